@@ -1,0 +1,72 @@
+//! Paths of REST v1. A `NAME` in a path is percent-encoded, its `/` kept.
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::{Digest, Name};
+
+/// `GET`: the own peer's state.
+pub const STATUS: &str = "/v1/status";
+/// `GET`: what the own peer holds. With `/NAME`: the transparent download, `PUT`, `DELETE`.
+pub const FILES: &str = "/v1/files";
+/// `GET`: search in the network.
+pub const SEARCH: &str = "/v1/search";
+/// `GET` with `/NAME`: variants and providers.
+pub const LOCATE: &str = "/v1/locate";
+/// `GET`, `POST`: downloads into the own peer. With `/ID`: `GET`, `DELETE`.
+pub const DOWNLOADS: &str = "/v1/downloads";
+/// `GET`: what the own peer knows of its overlays. With `/repair`: `POST`.
+pub const OVERLAY: &str = "/v1/overlay";
+/// `POST`: brings the overlays in order now.
+pub const REPAIR: &str = "/v1/overlay/repair";
+/// `POST`: discovers by flooding what other peers share. `GET`: what was discovered.
+pub const DISCOVER: &str = "/v1/discover";
+/// `GET`: links of the own peer. `POST`: connect. With `/PEER`: `DELETE`, disconnect.
+pub const PEERS: &str = "/v1/peers";
+/// `POST` on a neighbour: look up for another peer.
+pub const NEIGHBOUR_LOCATE: &str = "/v1/neighbour/locate";
+/// `POST` on a neighbour: search for another peer.
+pub const NEIGHBOUR_SEARCH: &str = "/v1/neighbour/search";
+/// `GET` with `/DIGEST`: content; with `/DIGEST/pieces`: piece hashes.
+pub const BLOBS: &str = "/v1/blobs";
+/// Alive.
+pub const HEALTHZ: &str = "/healthz";
+/// Ready to serve.
+pub const READYZ: &str = "/readyz";
+/// Prometheus metrics.
+pub const METRICS: &str = "/metrics";
+
+/// Response header: `blake3` when every byte was checked against the digest in `ETag`, `none`
+/// when the provider speaks only the first system's contract and there was nothing to check.
+pub const HEADER_VERIFIED: &str = "Vecino-Verified";
+/// Response header: `local` or the URL of the provider that the response begins with.
+pub const HEADER_SOURCE: &str = "Vecino-Source";
+
+/// `/v1/files/NAME`.
+pub fn file(name: &Name) -> String {
+    format!("{FILES}/{}", name.to_url_path())
+}
+
+/// `/v1/locate/NAME`.
+pub fn locate(name: &Name) -> String {
+    format!("{LOCATE}/{}", name.to_url_path())
+}
+
+/// `/v1/blobs/DIGEST`.
+pub fn blob(digest: &Digest) -> String {
+    format!("{BLOBS}/{digest}")
+}
+
+/// `/v1/blobs/DIGEST/pieces`.
+pub fn pieces(digest: &Digest) -> String {
+    format!("{BLOBS}/{digest}/pieces")
+}
+
+/// `/v1/downloads/ID`.
+pub fn download(id: &str) -> String {
+    format!("{DOWNLOADS}/{id}")
+}
+
+/// `/v1/peers/PEER`: of a peer id, or of a URL, which is percent-encoded.
+pub fn peer(peer: &str) -> String {
+    format!("{PEERS}/{}", utf8_percent_encode(peer, NON_ALPHANUMERIC))
+}

@@ -1,0 +1,469 @@
+//! What the operator says: the environment, resolved once into typed values.
+//!
+//! A `.env` file in the working directory fills what the environment leaves unset. Empty values
+//! count as unset. Nothing behind this module reads the environment.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use serde::Deserialize;
+use vecino_rest::zone::{MAX_SLOTS, MAX_ZONE_SLOTS, MIN_ZONE_SLOTS, ZoneLayout};
+
+/// A variable, its default and what it means; also the text of `--help`.
+struct Variable {
+    name: &'static str,
+    default: &'static str,
+    help: &'static str,
+}
+
+const VARIABLES: [Variable; 6] = [
+    Variable {
+        name: "HOST",
+        default: "[::]:51015",
+        help: "where gRPC listens: ip:port, host:port or :port",
+    },
+    Variable {
+        name: "STORE_URL",
+        default: "redb:data/locator.redb",
+        help: "redb:PATH (a file, made when it is missing) or memory: (gone with the process)",
+    },
+    Variable {
+        name: "LEASE_SECONDS",
+        default: "15",
+        help: "a peer silent for longer is gone; seconds, 1 to 86400",
+    },
+    Variable {
+        name: "NETWORK_SIZE",
+        default: "64",
+        help: "slots for peers that use zones: one a peer, 6 to 65536",
+    },
+    Variable {
+        name: "NUMBER_OF_ZONES",
+        default: "derived",
+        help: "zones of the network, of 6 to 1024 slots each; derived: the square root of its size",
+    },
+    Variable {
+        name: "METRICS_ADDR",
+        default: "127.0.0.1:51016",
+        help: "HTTP /metrics, /healthz, /readyz: ip:port, host:port, :port, or off",
+    },
+];
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A value is wrong.
+    #[error("{variable}={value:?} is not valid: expected {expected}")]
+    Value {
+        /// Which variable.
+        variable: &'static str,
+        /// What it says.
+        value: String,
+        /// What is accepted.
+        expected: Cow<'static, str>,
+    },
+    /// The `.env` file cannot be read.
+    #[error(".env cannot be read: {0}; expected lines of the form NAME = \"value\"")]
+    DotEnv(String),
+}
+
+/// A place to listen: `host` may be empty, which is every address of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// IP address without brackets, host name, or empty.
+    pub host: String,
+    /// TCP port; 0: any free one.
+    pub port: u16,
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            host: address.ip().to_string(),
+            port: address.port(),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(address.into());
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(())?;
+        let name_like = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if host.len() > 255 || !host.chars().all(name_like) {
+            return Err(());
+        }
+        let digits = port.bytes().all(|digit| digit.is_ascii_digit());
+        let port = port.parse().ok().filter(|_| digits).ok_or(())?;
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, self.port).fmt(f),
+            Err(_) => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// Which engine keeps the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// In memory.
+    Memory,
+    /// In this file.
+    Redb(PathBuf),
+}
+
+impl FromStr for StoreUrl {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.split_once(':') {
+            Some(("memory", "")) => Ok(Self::Memory),
+            Some(("redb", path)) if !path.is_empty() => Ok(Self::Redb(path.into())),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("memory:"),
+            Self::Redb(path) => write!(f, "redb:{}", path.display()),
+        }
+    }
+}
+
+/// The settings of a locator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `HOST`: where gRPC listens.
+    pub host: Listen,
+    /// `STORE_URL`: what keeps the directory.
+    pub store: StoreUrl,
+    /// `LEASE_SECONDS`: a peer silent for longer is gone. Whole seconds, 1 to 86400.
+    pub lease: Duration,
+    /// `NETWORK_SIZE`, `NUMBER_OF_ZONES`: slots and zones.
+    pub zones: ZoneLayout,
+    /// `METRICS_ADDR`: where HTTP for machines listens; `None`: nowhere.
+    pub metrics_addr: Option<Listen>,
+}
+
+/// Slots of a network of which nobody said the size.
+const DEFAULT_SLOTS: u32 = 64;
+/// Longest lease, in seconds.
+const MAX_LEASE_SECONDS: u64 = 86_400;
+
+/// The variables as text.
+#[derive(Debug, Default, Deserialize)]
+struct Raw {
+    host: Option<String>,
+    store_url: Option<String>,
+    lease_seconds: Option<String>,
+    network_size: Option<String>,
+    number_of_zones: Option<String>,
+    metrics_addr: Option<String>,
+}
+
+impl Config {
+    /// For tests: any free port of the loopback address, an empty store in memory.
+    pub fn ephemeral() -> Self {
+        let loopback = Listen {
+            host: "127.0.0.1".into(),
+            port: 0,
+        };
+        Self {
+            host: loopback.clone(),
+            store: StoreUrl::Memory,
+            lease: Duration::from_secs(15),
+            zones: ZoneLayout::derived(DEFAULT_SLOTS).expect("a size of a network"),
+            metrics_addr: Some(loopback),
+        }
+    }
+
+    /// Reads the environment of the process, and `.env` for what it leaves unset.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let process = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::from_variables(process, dot_env()?)
+    }
+
+    /// Resolves `process`, and `file` for what it leaves unset.
+    fn from_variables(
+        process: impl IntoIterator<Item = (String, String)>,
+        file: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let known = |(name, value): &(String, String)| {
+            !value.is_empty() && VARIABLES.iter().any(|variable| variable.name == name)
+        };
+        let mut variables: Vec<_> = process.into_iter().filter(known).collect();
+        for (name, value) in file.into_iter().filter(known) {
+            if !variables.iter().any(|(set, _)| *set == name) {
+                variables.push((name, value));
+            }
+        }
+        let raw: Raw = envy::from_iter(variables).expect("all fields are optional text");
+        let [host, store, lease, size, zones, metrics] = VARIABLES;
+        let lease_seconds = parse(
+            &lease,
+            raw.lease_seconds,
+            "whole seconds from 1 to 86400",
+            |text| {
+                text.parse()
+                    .ok()
+                    .filter(|seconds| (1..=MAX_LEASE_SECONDS).contains(seconds))
+            },
+        )?;
+        Ok(Self {
+            host: parse(&host, raw.host, "ip:port, host:port or :port", |t| {
+                t.parse().ok()
+            })?,
+            store: parse(&store, raw.store_url, "redb:PATH or memory:", |t| {
+                t.parse().ok()
+            })?,
+            lease: Duration::from_secs(lease_seconds),
+            zones: layout(&size, raw.network_size, &zones, raw.number_of_zones)?,
+            metrics_addr: parse(
+                &metrics,
+                raw.metrics_addr,
+                "ip:port, host:port, :port or off",
+                |text| match text {
+                    "off" => Some(None),
+                    text => text.parse().ok().map(Some),
+                },
+            )?,
+        })
+    }
+}
+
+impl Default for Config {
+    /// What holds when nothing is set.
+    fn default() -> Self {
+        Self::from_variables([], []).expect("the defaults are valid")
+    }
+}
+
+impl fmt::Display for Config {
+    /// The resolved values, one `NAME=value` a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "HOST={}", self.host)?;
+        writeln!(f, "STORE_URL={}", self.store)?;
+        writeln!(f, "LEASE_SECONDS={}", self.lease.as_secs())?;
+        writeln!(f, "NETWORK_SIZE={}", self.zones.slots())?;
+        writeln!(f, "NUMBER_OF_ZONES={}", self.zones.zones())?;
+        match &self.metrics_addr {
+            Some(address) => writeln!(f, "METRICS_ADDR={address}"),
+            None => writeln!(f, "METRICS_ADDR=off"),
+        }
+    }
+}
+
+fn parse<T>(
+    variable: &Variable,
+    value: Option<String>,
+    expected: impl Into<Cow<'static, str>>,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, ConfigError> {
+    let value = value.unwrap_or_else(|| variable.default.to_owned());
+    parse(value.trim()).ok_or(ConfigError::Value {
+        variable: variable.name,
+        value,
+        expected: expected.into(),
+    })
+}
+
+/// The layout of zones that both variables tell.
+fn layout(
+    size: &Variable,
+    slots: Option<String>,
+    number: &Variable,
+    zones: Option<String>,
+) -> Result<ZoneLayout, ConfigError> {
+    let expected = format!("a whole number from {MIN_ZONE_SLOTS} to {MAX_SLOTS}");
+    let derived = parse(size, slots, expected, |text| {
+        text.parse().ok().and_then(ZoneLayout::derived)
+    })?;
+    let slots = derived.slots();
+    let allowed = ZoneLayout::zones_of(slots).expect("it has a layout");
+    let expected = format!(
+        "derived, or a whole number from {} to {} ({MIN_ZONE_SLOTS} to {MAX_ZONE_SLOTS} slots a \
+         zone, NETWORK_SIZE={slots})",
+        allowed.start,
+        allowed.end - 1
+    );
+    parse(number, zones, expected, |text| match text {
+        "derived" => Some(derived),
+        text => ZoneLayout::new(slots, text.parse().ok()?),
+    })
+}
+
+fn dot_env() -> Result<Vec<(String, String)>, ConfigError> {
+    match dotenvy::from_path_iter(".env") {
+        Ok(lines) => lines
+            .collect::<Result<_, _>>()
+            .map_err(|e| ConfigError::DotEnv(e.to_string())),
+        Err(error) if error.not_found() => Ok(Vec::new()),
+        Err(error) => Err(ConfigError::DotEnv(error.to_string())),
+    }
+}
+
+/// The text of `--help`.
+pub fn help() -> String {
+    let mut text = String::from(
+        "The locator of Vecino: a directory of which peer holds what, over gRPC.\n\n\
+         Usage: central-server [--help | --version | --print-config]\n\n\
+         Settings come from the environment; a .env file in the working directory fills what is unset.\n",
+    );
+    for Variable {
+        name,
+        default,
+        help,
+    } in VARIABLES
+    {
+        text += &format!("  {name:<15} {help} [default: {default}]\n");
+    }
+    text + "  RUST_LOG        what is logged: error, warn, info, debug [default: info]\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    fn config(process: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_variables(pairs(process), [])
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let text = Config::default().to_string();
+        assert_eq!(
+            text,
+            "HOST=[::]:51015\nSTORE_URL=redb:data/locator.redb\nLEASE_SECONDS=15\nNETWORK_SIZE=64\nNUMBER_OF_ZONES=8\nMETRICS_ADDR=127.0.0.1:51016\n"
+        );
+        for Variable { name, default, .. } in VARIABLES {
+            assert!(default == "derived" || text.contains(&format!("{name}={default}\n")));
+            assert!(help().contains(name) && help().contains(default));
+        }
+    }
+
+    #[test]
+    fn every_form_of_host_is_accepted() {
+        for (text, shown) in [
+            ("10.0.0.7:51015", "10.0.0.7:51015"),
+            ("[::1]:1", "[::1]:1"),
+            ("locator.example:51015", "locator.example:51015"),
+            (":0", ":0"),
+        ] {
+            assert_eq!(
+                config(&[("HOST", text)]).expect(text).host.to_string(),
+                shown
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_names_variable_value_and_what_is_accepted() {
+        for (name, value) in [
+            ("HOST", "nowhere"),
+            ("HOST", "1.2.3.4:99999"),
+            ("HOST", "a b:1"),
+            ("HOST", "h:+1"),
+            ("STORE_URL", "redb:"),
+            ("STORE_URL", "mysql://x"),
+            ("LEASE_SECONDS", "0"),
+            ("LEASE_SECONDS", "-1"),
+            ("LEASE_SECONDS", "86401"),
+            ("LEASE_SECONDS", "9223372036854775808"),
+            ("METRICS_ADDR", "on"),
+            ("NETWORK_SIZE", "5"),
+            ("NETWORK_SIZE", "65537"),
+            ("NETWORK_SIZE", "many"),
+            ("NUMBER_OF_ZONES", "0"),
+            ("NUMBER_OF_ZONES", "11"),
+            ("NUMBER_OF_ZONES", "-1"),
+        ] {
+            let message = config(&[(name, value)]).expect_err(value).to_string();
+            assert!(
+                message.contains(name) && message.contains(value),
+                "{message}"
+            );
+            assert!(message.contains("expected "), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_size_of_the_network_decides_how_many_zones_there_may_be() {
+        let zones = |vars: &[_]| config(vars).map(|config| config.zones);
+        let layout = |slots, zones| Ok(ZoneLayout::new(slots, zones).expect("valid"));
+        assert_eq!(zones(&[("NETWORK_SIZE", "24")]), layout(24, 4));
+        let six = ("NUMBER_OF_ZONES", "6");
+        assert_eq!(zones(&[("NETWORK_SIZE", "36"), six]), layout(36, 6));
+        let message = zones(&[("NETWORK_SIZE", "30"), six]).expect_err("5 slots a zone");
+        assert!(
+            message
+                .to_string()
+                .contains("1 to 5 (6 to 1024 slots a zone, NETWORK_SIZE=30)")
+        );
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_empty_is_unset() {
+        let process = pairs(&[("HOST", ":1"), ("STORE_URL", ""), ("UNKNOWN", "x")]);
+        let file = pairs(&[
+            ("HOST", ":2"),
+            ("STORE_URL", "memory:"),
+            ("METRICS_ADDR", "off"),
+        ]);
+        let config = Config::from_variables(process, file).expect("valid");
+        assert_eq!(config.host.port, 1);
+        assert_eq!(config.store, StoreUrl::Memory);
+        assert_eq!(config.metrics_addr, None);
+    }
+
+    #[test]
+    fn the_first_systems_form_of_the_file_is_read() {
+        let text = "# the locator\nHOST = \"192.0.2.1:51015\"\nLEASE_SECONDS=3\n";
+        let file: Vec<_> = dotenvy::Iter::new(text.as_bytes())
+            .collect::<Result<_, _>>()
+            .expect("readable");
+        let config = Config::from_variables([], file).expect("valid");
+        assert_eq!(config.host.to_string(), "192.0.2.1:51015");
+        assert_eq!(config.lease, Duration::from_secs(3));
+    }
+
+    proptest! {
+        #[test]
+        fn a_parsed_host_survives_its_text(text in "[a-z0-9.:\\[\\]-]{0,30}(:[0-9]{1,5})?") {
+            if let Ok(listen) = text.parse::<Listen>() {
+                prop_assert_eq!(listen.to_string().parse::<Listen>(), Ok(listen));
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Accepting gRPC connections: counted, bounded, with a deadline for their first bytes.
+//!
+//! Invariant: at most [`MAX_CONNECTIONS`] are open; while there are so many, new ones wait in the
+//! listen queue of the system.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use futures_util::{Stream, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
+};
+use tonic::{Status, transport::server::Connected};
+
+use crate::{
+    grpc::MAX_ANNOUNCES_PER_CONNECTION,
+    metrics::{Metrics, Open},
+    throttle::Throttle,
+};
+
+/// Open connections at most.
+const MAX_CONNECTIONS: usize = 16_384;
+/// A connection that has sent nothing by then is closed.
+const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(10);
+/// Pause after a failed accept: usually the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often failed accepts are told.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// The connections of `listener`, without end.
+pub(crate) fn accept(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+) -> impl Stream<Item = io::Result<Connection>> + Send {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let complaints = Throttle::new(TELL_EVERY);
+    stream::unfold(
+        (listener, permits, metrics, complaints),
+        |(listener, permits, metrics, complaints)| async move {
+            let permit = permits.clone().acquire_owned().await.expect("never closed");
+            let socket = loop {
+                match listener.accept().await {
+                    Ok((socket, _)) => break socket,
+                    Err(error) => {
+                        if let Some(untold) = complaints.pass(Instant::now()) {
+                            log::warn!("a connection could not be accepted: {error}{untold}");
+                        }
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            };
+            if let Err(error) = socket.set_nodelay(true) {
+                log::debug!("TCP_NODELAY could not be set: {error}");
+            }
+            metrics.connections.inc();
+            let connection = Connection {
+                socket,
+                silence: Some(Box::pin(tokio::time::sleep(FIRST_BYTES_WITHIN))),
+                _open: Open::new(metrics.connections_open.clone()),
+                _permit: permit,
+            };
+            Some((Ok(connection), (listener, permits, metrics, complaints)))
+        },
+    )
+}
+
+/// An open connection.
+pub(crate) struct Connection {
+    socket: TcpStream,
+    /// Runs until the first bytes come.
+    silence: Option<Pin<Box<Sleep>>>,
+    _open: Open,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What a call knows of its connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The other side.
+    pub(crate) addr: Option<SocketAddr>,
+    /// Places for Announce streams.
+    pub(crate) announces: Arc<Semaphore>,
+}
+
+impl Origin {
+    /// The address of the other side, IPv4 as such.
+    pub(crate) fn ip(&self) -> Result<IpAddr, Status> {
+        let addr = self
+            .addr
+            .ok_or_else(|| Status::internal("the connection has no address"))?;
+        Ok(addr.ip().to_canonical())
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Origin;
+
+    fn connect_info(&self) -> Origin {
+        Origin {
+            addr: self.socket.peer_addr().ok(),
+            announces: Arc::new(Semaphore::new(MAX_ANNOUNCES_PER_CONNECTION)),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.socket).poll_read(context, buffer);
+        match &mut this.silence {
+            Some(silence) if read.is_pending() => {
+                ready!(silence.as_mut().poll(context));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Some(_) => {
+                this.silence = None;
+                read
+            }
+            None => read,
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}

@@ -1,0 +1,148 @@
+//! Looking up, searching and placing: what a peer does for others.
+
+use std::sync::Arc;
+
+use vecino_rest::PeerId;
+
+use super::{
+    Directory, Error, choice,
+    lease::{LiveAt, Provider},
+    search::Query,
+};
+use crate::store::{Among, Found, Key, PeerNo, Resource, Walk};
+
+/// Variants in an answer.
+pub const MAX_VARIANTS: usize = 32;
+/// Rows of the index that one page of a search reads at most, in slices.
+pub const SEARCH_ROW_BUDGET: usize = SEARCH_SLICES * SEARCH_SLICE_ROWS;
+/// Slices of a page; other requests of the same thread have their turn between them.
+const SEARCH_SLICES: usize = 16;
+/// Rows of a slice: some hundreds of microseconds.
+const SEARCH_SLICE_ROWS: usize = 256;
+/// Live peers that one placing looks at, at most.
+const MAX_CANDIDATES: usize = 1_024;
+
+/// A lookup.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    /// Of what.
+    pub key: Key,
+    /// Only this provider.
+    pub provider: Option<ProviderFilter>,
+    /// Providers a variant in the answer.
+    pub max_providers: usize,
+}
+
+/// Which provider an answer is restricted to.
+#[derive(Debug, Clone)]
+pub enum ProviderFilter {
+    /// The one with this id.
+    Peer(PeerId),
+    /// Those under this URL, in the spelling of [`PublicUrl`](super::public_url::PublicUrl).
+    Url(String),
+}
+
+/// A resource with live providers.
+#[derive(Debug)]
+pub struct Variant {
+    /// The resource.
+    pub resource: Resource,
+    /// How many live providers are known.
+    pub provider_count: usize,
+    /// A random choice of them; none in a search.
+    pub providers: Vec<Arc<Provider>>,
+}
+
+impl Directory {
+    /// Who holds it: most providers first.
+    pub async fn locate(&self, lookup: &Lookup) -> Result<Vec<Variant>, Error> {
+        let now = self.clock.now();
+        let only = lookup.provider.as_ref().map(|filter| match filter {
+            ProviderFilter::Peer(id) => self.leases.of_id(id, now).into_iter().collect(),
+            ProviderFilter::Url(url) => self.leases.at_url(url, now),
+        });
+        let mut rng = fastrand::Rng::new();
+        let live = LiveAt {
+            leases: &self.leases,
+            now,
+        };
+        let among = Among {
+            live: &live,
+            only: only.as_deref(),
+            start: PeerNo(self.start(&mut rng)),
+        };
+        let mut found = self.store.find(&lookup.key, &among).await?;
+        found.sort_by_key(|found| std::cmp::Reverse(found.holders.len()));
+        found.truncate(MAX_VARIANTS);
+        let variant = |mut found: Found| {
+            let provider_count = found.holders.len();
+            choice::choose(&mut rng, &mut found.holders, lookup.max_providers);
+            let providers = self.leases.providers(&found.holders, now);
+            Variant {
+                resource: found.resource,
+                provider_count,
+                providers,
+            }
+        };
+        Ok(found.into_iter().map(variant).collect())
+    }
+
+    /// A page of names, and the cursor of the next one (empty: there is none).
+    pub async fn search(
+        &self,
+        query: &Query,
+        limit: usize,
+        cursor: &[u8],
+    ) -> Result<(Vec<Variant>, Vec<u8>), Error> {
+        let mut after = query.position(cursor)?;
+        let live = LiveAt {
+            leases: &self.leases,
+            now: self.clock.now(),
+        };
+        let among = Among {
+            live: &live,
+            only: None,
+            start: PeerNo(0),
+        };
+        let accept = |term: &str, resource: &Resource| query.accepts(term, resource);
+        let mut hits = Vec::new();
+        for _ in 0..SEARCH_SLICES {
+            let walk = Walk {
+                prefix: query.prefix(),
+                exact: query.exact(),
+                after: after.as_ref(),
+                accept: &accept,
+                limit: limit - hits.len(),
+                row_budget: SEARCH_SLICE_ROWS,
+            };
+            let page = self.store.walk(&walk, &among).await?;
+            hits.extend(page.found.into_iter().map(|found| Variant {
+                provider_count: found.holders.len(),
+                resource: found.resource,
+                providers: Vec::new(),
+            }));
+            after = page.next;
+            if after.is_none() || hits.len() >= limit {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let next = after.map(|position| query.cursor(&position));
+        Ok((hits, next.unwrap_or_default()))
+    }
+
+    /// Live peers for new copies.
+    pub fn place(&self, need: &choice::Need) -> Vec<Arc<Provider>> {
+        let mut rng = fastrand::Rng::new();
+        let start = rng.usize(..);
+        let candidates = self
+            .leases
+            .candidates(start, MAX_CANDIDATES, self.clock.now());
+        choice::place(&mut rng, candidates, need)
+    }
+
+    /// Where a walk over holders begins: any number that a peer may have.
+    fn start(&self, rng: &mut fastrand::Rng) -> u32 {
+        rng.u32(..self.leases.numbers().max(1))
+    }
+}

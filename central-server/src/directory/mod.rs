@@ -1,0 +1,177 @@
+//! The directory: registration, announcing, lookups, search and placing, in the words of the
+//! domain. It decides; `grpc` translates and the store remembers.
+//!
+//! Invariant: only live peers appear in any answer, and a peer's records change only for the
+//! owner of its current lease token. Nothing here keeps or logs what was looked up.
+
+pub mod choice;
+mod clock;
+pub mod lease;
+mod lookup;
+pub mod public_url;
+mod registration;
+pub mod search;
+pub mod sweep;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::try_join_all;
+
+pub use clock::Clock;
+use lease::Leases;
+pub use lookup::{Lookup, MAX_VARIANTS, ProviderFilter, SEARCH_ROW_BUDGET, Variant};
+pub use registration::{
+    Credentials, MAX_CLAIMS_PER_URL, MAX_LIVE_PEERS, Registration, Token, Welcome,
+};
+use search::InvalidSearch;
+use vecino_rest::peer_url::InvalidPeerUrl;
+
+use crate::{
+    metrics::Metrics,
+    store::{PeerNo, PeerState, Store, StoreError, TokenHash},
+    throttle::Throttle,
+};
+
+/// Bytes of a site.
+pub const MAX_SITE_BYTES: usize = 64;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The URL cannot be used.
+    #[error("public_url {0} that other peers can reach")]
+    Url(#[from] InvalidPeerUrl),
+    /// The query cannot be answered.
+    #[error(transparent)]
+    Search(#[from] InvalidSearch),
+    /// The site cannot be used.
+    #[error(
+        "site has {0} bytes or control characters: expected at most {MAX_SITE_BYTES} bytes without them"
+    )]
+    Site(usize),
+    /// Who asks is not, or no longer, the peer it says.
+    #[error("the lease token is unknown, stale or over: register again")]
+    NoLease,
+    /// Too many peers under one URL.
+    #[error(
+        "{url:?} is claimed by {MAX_CLAIMS_PER_URL} other live peers already; try again when their leases are over"
+    )]
+    Claimed {
+        /// The URL.
+        url: String,
+    },
+    /// Too many peers.
+    #[error("{MAX_LIVE_PEERS} peers are live already")]
+    Full,
+    /// No randomness for a token.
+    #[error("the system has no randomness: {0}")]
+    Randomness(getrandom::Error),
+    /// The store failed or refused.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotThePeer => Self::NoLease,
+            error => Self::Store(error),
+        }
+    }
+}
+
+/// The directory.
+pub struct Directory {
+    store: Arc<dyn Store>,
+    leases: Leases,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    /// Peers that are gone, and since when: their records go a day later.
+    lapsed: Mutex<HashMap<PeerNo, i64>>,
+    /// What the sweeper could not do, told now and then.
+    complaints: Throttle,
+}
+
+impl Directory {
+    /// The directory in `store`. Peers that were there when the store was last used get one
+    /// lease from now, with the tokens they have: what was acknowledged is found at once after a
+    /// crash, and the peers notice nothing.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        lease: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        let (leases, clock) = (Leases::new(lease), Clock::default());
+        let mut lapsed = HashMap::new();
+        for (peer, row) in store.peers().await? {
+            match row.state {
+                PeerState::Present => leases.grant(peer, &row, 0, 0, clock.now()),
+                PeerState::Lapsed(at_ms) => {
+                    lapsed.insert(peer, at_ms);
+                }
+            }
+        }
+        Ok(Self {
+            store,
+            leases,
+            clock,
+            metrics,
+            lapsed: Mutex::new(lapsed),
+            complaints: Throttle::new(sweep::TELL_EVERY),
+        })
+    }
+
+    /// How long a lease lasts after the last keep-alive.
+    pub fn lease(&self) -> Duration {
+        self.leases.duration()
+    }
+
+    /// Why nothing can be registered or announced now; `None`: it can.
+    pub fn store_fault(&self) -> Option<StoreError> {
+        self.store.fault()
+    }
+
+    /// Brings the gauges up to date.
+    pub fn measure(&self) {
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let counts = self.store.counts();
+        self.metrics.peers.set(gauge(counts.peers));
+        self.metrics.resources.set(gauge(counts.resources));
+        self.metrics.records.set(gauge(counts.records));
+        self.metrics
+            .leases_live
+            .set(gauge(self.leases.count() as u64));
+    }
+
+    fn lapsed(&self) -> std::sync::MutexGuard<'_, HashMap<PeerNo, i64>> {
+        self.lapsed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks peers as gone, durably, and forgets at once those that hold nothing.
+    async fn lapse(&self, peers: &[(PeerNo, TokenHash)]) -> Result<(), StoreError> {
+        let at_ms = self.clock.wall_ms();
+        self.store.lapse(peers.to_vec(), at_ms).await?;
+        // A peer that registers in between stays: the store forgets only who is lapsed there.
+        self.lapsed()
+            .extend(peers.iter().map(|(peer, _)| (*peer, at_ms)));
+        let forget = peers.iter().map(|(peer, _)| self.forget(*peer, 0));
+        try_join_all(forget).await?;
+        Ok(())
+    }
+
+    /// Removes up to `limit` records of a lapsed peer; whether it is done.
+    async fn forget(&self, peer: PeerNo, limit: usize) -> Result<bool, StoreError> {
+        let forgotten = self.store.forget(peer, limit).await?;
+        self.metrics
+            .forgotten_records
+            .inc_by(forgotten.records as u64);
+        if forgotten.done {
+            self.lapsed().remove(&peer);
+        }
+        Ok(forgotten.done)
+    }
+}

@@ -1,0 +1,161 @@
+//! Registering, keeping the lease, announcing, deregistering: what a peer does for itself.
+
+use std::net::IpAddr;
+
+use vecino_rest::{PeerId, PeerKey};
+
+use super::{Directory, Error, MAX_SITE_BYTES, public_url::PublicUrl};
+use crate::store::{Change, Fingerprints, PeerRow, PeerState, TokenHash};
+
+/// Live peers that may claim one URL without being seen at its address.
+pub const MAX_CLAIMS_PER_URL: usize = 4;
+/// Live peers at most.
+pub const MAX_LIVE_PEERS: usize = 262_144;
+
+/// A lease token: 16 random bytes.
+pub type Token = [u8; 16];
+
+/// A peer that begins its lease.
+#[derive(Debug)]
+pub struct Registration {
+    /// Proves its id.
+    pub key: PeerKey,
+    /// What it says of itself; empty: derived from `observed` and `port`.
+    pub public_url: String,
+    /// Its REST port.
+    pub port: u16,
+    /// Label of its place.
+    pub site: String,
+    /// Its room in bytes.
+    pub free_bytes: u64,
+    /// From where the locator sees it.
+    pub observed: IpAddr,
+}
+
+/// What a peer learns when its lease begins.
+#[derive(Debug)]
+pub struct Welcome {
+    /// Its id.
+    pub peer: PeerId,
+    /// Needed to announce.
+    pub token: Token,
+    /// The URL under which it is known.
+    pub public_url: String,
+    /// What the directory holds for it.
+    pub fingerprints: Fingerprints,
+}
+
+/// Who may announce: a peer's id and its lease token.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// Who.
+    pub peer: PeerId,
+    /// Its token.
+    pub token: Token,
+}
+
+impl Credentials {
+    pub(super) fn token_hash(&self) -> TokenHash {
+        hash_of(&self.token)
+    }
+}
+
+fn hash_of(token: &Token) -> TokenHash {
+    blake3::hash(token).into()
+}
+
+impl Directory {
+    /// Begins or begins again the lease of a peer.
+    pub async fn register(&self, registration: Registration) -> Result<Welcome, Error> {
+        let Registration {
+            key,
+            public_url,
+            port,
+            site,
+            free_bytes,
+            observed,
+        } = registration;
+        if site.len() > MAX_SITE_BYTES || site.contains(char::is_control) {
+            return Err(Error::Site(site.len()));
+        }
+        let url = if public_url.is_empty() {
+            PublicUrl::derived(observed, port)?
+        } else {
+            PublicUrl::parse(&public_url, observed)?
+        };
+        let (id, now) = (key.peer_id(), self.clock.now());
+        // A peer that lost its key comes back under the same URL while its old lease runs, and
+        // what providers send is verified: so a URL may have several claimants. Only so many
+        // that are not seen at its address, lest answers fill with them; those who are seen
+        // there are never locked out by others.
+        if !url.is_observed && self.leases.foreign_claims(&url.text, &id, now) >= MAX_CLAIMS_PER_URL
+        {
+            return Err(Error::Claimed { url: url.text });
+        }
+        if self.leases.count() >= MAX_LIVE_PEERS && self.leases.of_id(&id, now).is_none() {
+            return Err(Error::Full);
+        }
+        let mut token = Token::default();
+        getrandom::fill(&mut token).map_err(Error::Randomness)?;
+        let row = PeerRow {
+            id,
+            url: url.text,
+            site,
+            token: hash_of(&token),
+            url_is_observed: url.is_observed,
+            state: PeerState::Present,
+        };
+        let registered = self.store.register(row.clone()).await?;
+        self.lapsed().remove(&registered.peer);
+        self.leases.grant(
+            registered.peer,
+            &row,
+            registered.epoch,
+            free_bytes,
+            self.clock.now(),
+        );
+        Ok(Welcome {
+            peer: id,
+            token,
+            public_url: row.url,
+            fingerprints: registered.fingerprints,
+        })
+    }
+
+    /// Prolongs a lease.
+    pub fn keep_alive(&self, who: &Credentials, free_bytes: u64) -> Result<(), Error> {
+        let now = self.clock.now();
+        let kept = self
+            .leases
+            .keep_alive(&who.peer, &who.token_hash(), free_bytes, now);
+        kept.then_some(()).ok_or(Error::NoLease)
+    }
+
+    /// Changes what a peer holds; how many records it has then. Durable when it returns.
+    pub async fn announce(&self, who: &Credentials, change: Change) -> Result<u64, Error> {
+        let token = who.token_hash();
+        let now = self.clock.now();
+        let peer = self
+            .leases
+            .authorise(&who.peer, &token, now)
+            .ok_or(Error::NoLease)?;
+        let carried = change.len() as u64;
+        let records = self.store.announce(peer, token, change).await?;
+        self.metrics.announced_records.inc_by(carried);
+        Ok(records)
+    }
+
+    /// Ends a lease at once.
+    pub async fn deregister(&self, who: &Credentials) -> Result<(), Error> {
+        let token = who.token_hash();
+        let now = self.clock.now();
+        let peer = self
+            .leases
+            .authorise(&who.peer, &token, now)
+            .ok_or(Error::NoLease)?;
+        // The store first: when it fails, the lease runs out and is ended as any other.
+        self.lapse(&[(peer, token)]).await?;
+        self.leases.end(peer, &token);
+        Ok(())
+    }
+}

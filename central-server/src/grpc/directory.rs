@@ -1,0 +1,304 @@
+//! `vecino.v1.Directory`: one method a verb.
+//!
+//! Streams are pull-driven: a request is read when there is room for its answer, so a client
+//! that does not read its answers is not read from either, and nothing is buffered for it
+//! beyond the windows of the connection. When the locator shuts down, streams stop reading,
+//! answer what they have read, and end.
+
+use std::{sync::Arc, time::Instant};
+
+use futures_util::{Stream, StreamExt as _, stream::BoxStream};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming};
+use vecino_grpc::v1::{self, directory_server::Directory as Service};
+
+use super::{
+    KEEP_ALIVE_IDLE_LEASES, LOCATE_IDLE, MAX_ANNOUNCES_PER_CONNECTION, MAX_LOOKUPS_IN_FLIGHT,
+    idle::until_idle, request, response,
+};
+use crate::{
+    connections::Origin,
+    directory::{Directory, search::Query},
+    metrics::{Lookup, Metrics, Outcome, StreamKind, count},
+};
+
+/// The service over a directory.
+pub(crate) struct DirectoryService {
+    directory: Arc<Directory>,
+    metrics: Arc<Metrics>,
+    closing: watch::Receiver<bool>,
+}
+
+impl DirectoryService {
+    /// `closing` becomes true when the locator shuts down.
+    pub(crate) fn new(
+        directory: Arc<Directory>,
+        metrics: Arc<Metrics>,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            directory,
+            metrics,
+            closing,
+        }
+    }
+
+    /// The messages of a stream until it ends or the locator shuts down.
+    fn until_closing<T: Send + 'static>(
+        &self,
+        messages: Streaming<T>,
+    ) -> impl Stream<Item = Result<T, Status>> + Send + use<T> {
+        let mut closing = self.closing.clone();
+        messages.take_until(async move {
+            // An error means that the server is gone, which is closing, too.
+            let _ = closing.wait_for(|closing| *closing).await;
+        })
+    }
+}
+
+async fn locate(
+    directory: &Directory,
+    metrics: &Metrics,
+    kind: Lookup,
+    lookup: impl FnOnce() -> Result<crate::directory::Lookup, Status>,
+) -> Result<v1::LocateResponse, Status> {
+    let began = Instant::now();
+    let located = match lookup() {
+        Ok(lookup) => directory.locate(&lookup).await.map_err(Status::from),
+        Err(status) => Err(status),
+    };
+    let outcome = match &located {
+        Ok(variants) if variants.is_empty() => Outcome::none,
+        Ok(_) => Outcome::found,
+        Err(_) => Outcome::error,
+    };
+    metrics.lookup(kind, outcome, began.elapsed());
+    Ok(response::located(located?))
+}
+
+async fn announce(
+    directory: &Directory,
+    message: v1::AnnounceRequest,
+) -> Result<v1::AnnounceResponse, Status> {
+    let who = request::credentials(&message.peer_id, &message.lease_token)?;
+    let change = request::change(message.announce, message.withdraw, message.replace_bucket)?;
+    let records = directory.announce(&who, change).await?;
+    Ok(v1::AnnounceResponse {
+        batch: message.batch,
+        records,
+    })
+}
+
+fn keep_alive(
+    directory: &Directory,
+    message: &v1::KeepAliveRequest,
+) -> Result<v1::KeepAliveResponse, Status> {
+    let who = request::credentials(&message.peer_id, &message.lease_token)?;
+    directory.keep_alive(&who, message.free_bytes)?;
+    Ok(v1::KeepAliveResponse {
+        lease_seconds: lease_seconds(directory),
+    })
+}
+
+fn lease_seconds(directory: &Directory) -> u32 {
+    u32::try_from(directory.lease().as_secs().max(1)).unwrap_or(u32::MAX)
+}
+
+/// The connection on which a call came.
+pub(super) fn origin<T>(request: &Request<T>) -> Result<&Origin, Status> {
+    let origin = request.extensions().get();
+    origin.ok_or_else(|| Status::internal("the call has no connection"))
+}
+
+/// Ends a stream with its first error.
+fn fused<T>(
+    messages: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static
+where
+    T: Send + 'static,
+{
+    messages.scan(false, |failed, message| {
+        let ended = std::mem::replace(failed, message.is_err());
+        std::future::ready((!ended).then_some(message))
+    })
+}
+
+#[tonic::async_trait]
+impl Service for DirectoryService {
+    type KeepAliveStream = BoxStream<'static, Result<v1::KeepAliveResponse, Status>>;
+    type AnnounceStream = BoxStream<'static, Result<v1::AnnounceResponse, Status>>;
+    type LocateStreamStream = BoxStream<'static, Result<v1::LocateStreamResponse, Status>>;
+
+    async fn register(
+        &self,
+        request: Request<v1::RegisterRequest>,
+    ) -> Result<Response<v1::RegisterResponse>, Status> {
+        let observed = origin(&request)?.ip()?;
+        let welcome = async {
+            let registration = request::registration(request.into_inner(), observed)?;
+            Ok::<_, Status>(self.directory.register(registration).await?)
+        };
+        let welcome = welcome.await;
+        count(&self.metrics.registrations, &welcome);
+        let welcome = welcome?;
+        log::debug!("peer {} registered as {}", welcome.peer, welcome.public_url);
+        Ok(Response::new(v1::RegisterResponse {
+            peer_id: welcome.peer.as_bytes().to_vec().into(),
+            lease_token: welcome.token.to_vec().into(),
+            lease_seconds: lease_seconds(&self.directory),
+            observed_address: observed.to_string(),
+            public_url: welcome.public_url,
+            fingerprints: welcome.fingerprints.to_wire().into(),
+        }))
+    }
+
+    async fn keep_alive(
+        &self,
+        request: Request<Streaming<v1::KeepAliveRequest>>,
+    ) -> Result<Response<Self::KeepAliveStream>, Status> {
+        let (directory, metrics) = (self.directory.clone(), self.metrics.clone());
+        let open = metrics.stream(StreamKind::keepalive);
+        let idle = directory.lease() * KEEP_ALIVE_IDLE_LEASES;
+        let answers =
+            until_idle(self.until_closing(request.into_inner()), idle).map(move |message| {
+                let _open = &open;
+                let answer = message.and_then(|message| keep_alive(&directory, &message));
+                count(&metrics.keepalives, &answer);
+                answer
+            });
+        Ok(Response::new(fused(answers).boxed()))
+    }
+
+    async fn announce(
+        &self,
+        request: Request<Streaming<v1::AnnounceRequest>>,
+    ) -> Result<Response<Self::AnnounceStream>, Status> {
+        let (directory, metrics) = (self.directory.clone(), self.metrics.clone());
+        let place = origin(&request)?.announces.clone().try_acquire_owned();
+        let place = place.map_err(|_| {
+            Status::resource_exhausted(format!(
+                "the connection has {MAX_ANNOUNCES_PER_CONNECTION} Announce streams already"
+            ))
+        })?;
+        let open = Arc::new((metrics.stream(StreamKind::announce), place));
+        // One after the other: batches take effect in the order in which they were sent.
+        let answers = self
+            .until_closing(request.into_inner())
+            .then(move |message| {
+                let (directory, metrics, open) = (directory.clone(), metrics.clone(), open.clone());
+                async move {
+                    let _open = open;
+                    let answer = match message {
+                        Ok(message) => announce(&directory, message).await,
+                        Err(status) => Err(status),
+                    };
+                    count(&metrics.announce_batches, &answer);
+                    answer
+                }
+            });
+        Ok(Response::new(fused(answers).boxed()))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<v1::DeregisterRequest>,
+    ) -> Result<Response<v1::DeregisterResponse>, Status> {
+        let message = request.into_inner();
+        let done = async {
+            let who = request::credentials(&message.peer_id, &message.lease_token)?;
+            Ok::<_, Status>(self.directory.deregister(&who).await?)
+        };
+        let done = done.await;
+        count(&self.metrics.deregistrations, &done);
+        done.map(|()| Response::new(v1::DeregisterResponse {}))
+    }
+
+    async fn locate(
+        &self,
+        request: Request<v1::LocateRequest>,
+    ) -> Result<Response<v1::LocateResponse>, Status> {
+        let lookup = || Ok(request::lookup(request.into_inner())?);
+        let located = locate(&self.directory, &self.metrics, Lookup::unary, lookup).await;
+        located.map(Response::new)
+    }
+
+    async fn locate_stream(
+        &self,
+        request: Request<Streaming<v1::LocateStreamRequest>>,
+    ) -> Result<Response<Self::LocateStreamStream>, Status> {
+        use v1::locate_stream_response::Outcome;
+        let (directory, metrics) = (self.directory.clone(), self.metrics.clone());
+        let open = Arc::new(metrics.stream(StreamKind::locate));
+        let messages = self.until_closing(request.into_inner());
+        let lookups = until_idle(messages, LOCATE_IDLE).map(move |message| {
+            let (directory, metrics, open) = (directory.clone(), metrics.clone(), open.clone());
+            async move {
+                let _open = open;
+                let v1::LocateStreamRequest { id, request } = message?;
+                let lookup = || Ok(request::stream_lookup(request)?);
+                let outcome = match locate(&directory, &metrics, Lookup::stream, lookup).await {
+                    Ok(response) => Outcome::Response(response),
+                    Err(status) => Outcome::Error(v1::LookupError {
+                        code: status.code() as i32,
+                        message: status.message().to_owned(),
+                    }),
+                };
+                Ok(v1::LocateStreamResponse {
+                    id,
+                    outcome: Some(outcome),
+                })
+            }
+        });
+        Ok(Response::new(
+            fused(lookups.buffer_unordered(MAX_LOOKUPS_IN_FLIGHT)).boxed(),
+        ))
+    }
+
+    async fn search(
+        &self,
+        request: Request<v1::SearchRequest>,
+    ) -> Result<Response<v1::SearchResponse>, Status> {
+        let began = Instant::now();
+        let message = request.into_inner();
+        let page = async {
+            let limit = request::limit(message.limit)?;
+            let query = Query::parse(&message.query, &message.r#type);
+            let query = query.map_err(crate::directory::Error::from)?;
+            Ok::<_, Status>(
+                self.directory
+                    .search(&query, limit, &message.cursor)
+                    .await?,
+            )
+        };
+        let page = page.await;
+        let outcome = match &page {
+            Ok((hits, _)) if hits.is_empty() => Outcome::none,
+            Ok(_) => Outcome::found,
+            Err(_) => Outcome::error,
+        };
+        self.metrics
+            .lookup(Lookup::search, outcome, began.elapsed());
+        let (hits, cursor) = page?;
+        Ok(Response::new(v1::SearchResponse {
+            hits: hits.into_iter().map(response::variant).collect(),
+            cursor: cursor.into(),
+        }))
+    }
+
+    async fn place(
+        &self,
+        request: Request<v1::PlaceRequest>,
+    ) -> Result<Response<v1::PlaceResponse>, Status> {
+        let began = Instant::now();
+        let need = request::need(request.into_inner());
+        let peers = need.map(|need| self.directory.place(&need));
+        let outcome = match &peers {
+            Ok(peers) if peers.is_empty() => Outcome::none,
+            Ok(_) => Outcome::found,
+            Err(_) => Outcome::error,
+        };
+        self.metrics.lookup(Lookup::place, outcome, began.elapsed());
+        let peers = peers?.iter().map(|peer| response::provider(peer)).collect();
+        Ok(Response::new(v1::PlaceResponse { peers }))
+    }
+}

@@ -1,0 +1,282 @@
+//! What the locator counts, in the text form of Prometheus.
+//!
+//! | metric | meaning |
+//! | --- | --- |
+//! | `vecino_lookups_total{kind,outcome}` | lookups: kind `unary`, `stream`, `search`, `place`, `legacy`; outcome `found`, `none`, `error` |
+//! | `vecino_lookup_seconds{kind}` | how long they took |
+//! | `vecino_registrations_total{outcome}` | Register: `ok`, `error` |
+//! | `vecino_deregistrations_total{outcome}` | Deregister: `ok`, `error` |
+//! | `vecino_keepalives_total{outcome}` | keep-alives: `ok`, `error` |
+//! | `vecino_announced_records_total` | records in acknowledged batches, withdrawn ones included |
+//! | `vecino_announce_batches_total{outcome}` | batches: `ok`, `error` |
+//! | `vecino_leases_live` | peers with a lease |
+//! | `vecino_leases_expired_total` | leases that ended because keep-alives stopped |
+//! | `vecino_forgotten_records_total` | records removed a day after their peer was gone |
+//! | `vecino_peers`, `vecino_resources`, `vecino_records` | what the store has |
+//! | `vecino_commits_total`, `vecino_commit_records`, `vecino_commit_seconds` | group commits: number, records in each, duration |
+//! | `vecino_commit_queue_depth` | changes that wait for a commit |
+//! | `vecino_store_failing` | 1 while the store takes no changes |
+//! | `vecino_zone_members`, `vecino_zone_slots` | slots that are taken, and all of them |
+//! | `vecino_zone_joins_total{outcome}`, `vecino_zone_keepalives_total{outcome}` | Join and KeepAlive of zones: `ok`, `error` |
+//! | `vecino_streams_open{kind}` | open streams: `keepalive`, `announce`, `locate` |
+//! | `vecino_grpc_connections_total`, `vecino_grpc_connections_open` | accepted and open connections |
+//!
+//! Invariant: no label takes a value from outside, so the number of series is bounded, and
+//! nothing here tells who looked up what.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+/// How a lookup came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub(crate) enum Lookup {
+    unary,
+    stream,
+    search,
+    place,
+    legacy,
+}
+
+/// How something ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub(crate) enum Outcome {
+    ok,
+    found,
+    none,
+    error,
+}
+
+/// What a stream is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types)]
+pub(crate) enum StreamKind {
+    keepalive,
+    announce,
+    locate,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LookupLabels {
+    kind: Lookup,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: Lookup,
+}
+
+/// The label of counters by outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OutcomeLabel {
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StreamLabel {
+    kind: StreamKind,
+}
+
+type Outcomes = Family<OutcomeLabel, Counter>;
+
+/// What a store reports while it works. A clone counts into the same metrics.
+#[derive(Debug, Clone)]
+pub struct StoreMetrics {
+    pub(crate) commits: Counter,
+    pub(crate) commit_records: Histogram,
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) queue_depth: Gauge,
+    pub(crate) failing: Gauge,
+}
+
+impl Default for StoreMetrics {
+    fn default() -> Self {
+        Self {
+            commits: Counter::default(),
+            commit_records: Histogram::new(exponential_buckets(1.0, 4.0, 9)),
+            commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 16)),
+            queue_depth: Gauge::default(),
+            failing: Gauge::default(),
+        }
+    }
+}
+
+/// All metrics of the locator.
+pub struct Metrics {
+    registry: Registry,
+    lookups: Family<LookupLabels, Counter>,
+    lookup_seconds: Family<KindLabel, Histogram>,
+    streams: Family<StreamLabel, Gauge>,
+    pub(crate) registrations: Outcomes,
+    pub(crate) deregistrations: Outcomes,
+    pub(crate) keepalives: Outcomes,
+    pub(crate) announce_batches: Outcomes,
+    pub(crate) announced_records: Counter,
+    pub(crate) leases_live: Gauge,
+    pub(crate) leases_expired: Counter,
+    pub(crate) forgotten_records: Counter,
+    pub(crate) peers: Gauge,
+    pub(crate) resources: Gauge,
+    pub(crate) records: Gauge,
+    pub(crate) zone_members: Gauge,
+    pub(crate) zone_slots: Gauge,
+    pub(crate) zone_joins: Outcomes,
+    pub(crate) zone_keepalives: Outcomes,
+    pub(crate) connections: Counter,
+    pub(crate) connections_open: Gauge,
+    pub(crate) store: StoreMetrics,
+}
+
+fn lookup_histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_005, 2.0, 18))
+}
+
+impl Metrics {
+    /// All metrics, at zero.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("vecino");
+        macro_rules! register {
+            ($metric:expr, $name:literal, $help:literal) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        let store = StoreMetrics::default();
+        register!(
+            store.commits.clone(),
+            "commits",
+            "Group commits of the store"
+        );
+        register!(
+            store.commit_records.clone(),
+            "commit_records",
+            "Records in a group commit"
+        );
+        register!(
+            store.commit_seconds.clone(),
+            "commit_seconds",
+            "Duration of a group commit"
+        );
+        register!(
+            store.queue_depth.clone(),
+            "commit_queue_depth",
+            "Changes that wait for a commit"
+        );
+        register!(
+            store.failing.clone(),
+            "store_failing",
+            "1 while the store takes no changes"
+        );
+        Self {
+            lookups: register!(Family::default(), "lookups", "Lookups"),
+            lookup_seconds: register!(
+                Family::new_with_constructor(lookup_histogram as fn() -> Histogram),
+                "lookup_seconds",
+                "Duration of lookups"
+            ),
+            streams: register!(Family::default(), "streams_open", "Open streams"),
+            registrations: register!(Family::default(), "registrations", "Register calls"),
+            deregistrations: register!(Family::default(), "deregistrations", "Deregister calls"),
+            keepalives: register!(Family::default(), "keepalives", "Keep-alives"),
+            announce_batches: register!(Family::default(), "announce_batches", "Announced batches"),
+            announced_records: register!(
+                Counter::default(),
+                "announced_records",
+                "Records in acknowledged batches"
+            ),
+            leases_live: register!(Gauge::default(), "leases_live", "Peers with a lease"),
+            leases_expired: register!(Counter::default(), "leases_expired", "Leases that ran out"),
+            forgotten_records: register!(
+                Counter::default(),
+                "forgotten_records",
+                "Records removed after their peer was gone for a day"
+            ),
+            peers: register!(Gauge::default(), "peers", "Peers in the store"),
+            resources: register!(Gauge::default(), "resources", "Resources in the store"),
+            records: register!(Gauge::default(), "records", "Records in the store"),
+            zone_members: register!(Gauge::default(), "zone_members", "Slots that are taken"),
+            zone_slots: register!(Gauge::default(), "zone_slots", "Slots of the network"),
+            zone_joins: register!(Family::default(), "zone_joins", "Joins of zones"),
+            zone_keepalives: register!(
+                Family::default(),
+                "zone_keepalives",
+                "Keep-alives of slots"
+            ),
+            connections: register!(
+                Counter::default(),
+                "grpc_connections",
+                "Accepted connections"
+            ),
+            connections_open: register!(
+                Gauge::default(),
+                "grpc_connections_open",
+                "Open connections"
+            ),
+            store,
+            registry,
+        }
+    }
+
+    /// Counts a lookup that took `took`.
+    pub(crate) fn lookup(&self, kind: Lookup, outcome: Outcome, took: Duration) {
+        self.lookups
+            .get_or_create(&LookupLabels { kind, outcome })
+            .inc();
+        self.lookup_seconds
+            .get_or_create(&KindLabel { kind })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Counts a stream as open until the guard is dropped.
+    pub(crate) fn stream(&self, kind: StreamKind) -> Open {
+        Open::new(self.streams.get_or_create_owned(&StreamLabel { kind }))
+    }
+
+    /// The text form.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+/// Counts one into a family by outcome.
+pub(crate) fn count<T, E>(family: &Outcomes, result: &Result<T, E>) {
+    let outcome = if result.is_ok() {
+        Outcome::ok
+    } else {
+        Outcome::error
+    };
+    family.get_or_create(&OutcomeLabel { outcome }).inc();
+}
+
+/// Keeps a gauge one higher while it lives.
+#[derive(Debug)]
+pub(crate) struct Open(Gauge);
+
+impl Open {
+    pub(crate) fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

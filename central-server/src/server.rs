@@ -1,0 +1,274 @@
+//! A running locator as a handle. The only module that knows everyone.
+//!
+//! Boot: listen, open the store, give the known peers their grace lease, serve. Shutdown in
+//! reverse: answer "not serving", stop reading streams, answer what was read, close the store.
+//! Dropping the handle instead stops accepting and ends all streams without waiting for anyone.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+use tonic::transport;
+use tonic_health::ServingStatus;
+use vecino_grpc::{
+    product_service::product_service_server::ProductServiceServer, v1::zones_server::ZonesServer,
+};
+
+use crate::{
+    config::{Config, Listen},
+    connections,
+    directory::{Directory, sweep},
+    grpc::{self, DirectoryCalls, DirectoryService, Products, ZonesService},
+    http::{self, Machines},
+    metrics::Metrics,
+    store::{self, OpenError, Store, StoreError},
+    zone::Zones,
+};
+
+/// Longest time for calls to end when the locator shuts down.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What health checks may ask for.
+const SERVICES: [&str; 4] = [
+    "",
+    "vecino.v1.Directory",
+    "vecino.v1.Zones",
+    "ProductService",
+];
+
+/// Why a locator does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// It cannot listen there.
+    #[error("{variable}={address} cannot be listened on: {cause}")]
+    Listen {
+        /// Which variable names the address.
+        variable: &'static str,
+        /// The address.
+        address: Listen,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store cannot be read.
+    #[error("the store cannot be read: {0}")]
+    Store(#[from] StoreError),
+    /// The transport failed.
+    #[error("gRPC failed: {0}")]
+    Grpc(#[from] transport::Error),
+    /// The reflection service could not be built.
+    #[error("reflection failed: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server task ended without a result.
+    #[error("the server ended: {0}")]
+    Ended(#[from] tokio::task::JoinError),
+}
+
+/// A running locator.
+pub struct Server {
+    addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
+    closing: watch::Sender<bool>,
+    grpc: JoinHandle<Result<(), transport::Error>>,
+    health: tonic_health::server::HealthReporter,
+    store: Arc<dyn Store>,
+    /// Sweeper and HTTP; aborted when dropped.
+    background: JoinSet<()>,
+}
+
+impl Server {
+    /// Starts a locator on the current runtime. It serves when this returns.
+    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        let listener = listen("HOST", &config.host).await?;
+        let addr = local_addr("HOST", &config.host, &listener)?;
+        let metrics_listener = match &config.metrics_addr {
+            Some(address) => Some(listen("METRICS_ADDR", address).await?),
+            None => None,
+        };
+        let metrics_addr = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
+
+        let metrics = Arc::new(Metrics::new());
+        let store = store::open(&config.store, metrics.store.clone()).await?;
+        let opened = Directory::open(store.clone(), config.lease, metrics.clone()).await;
+        let directory = Arc::new(opened?);
+        let zones = Arc::new(Zones::new(config.zones, config.lease));
+
+        let (closing, closed) = watch::channel(false);
+        let (health, health_service) = tonic_health::server::health_reporter();
+        for service in SERVICES {
+            health
+                .set_service_status(service, ServingStatus::Serving)
+                .await;
+        }
+        let service = DirectoryService::new(directory.clone(), metrics.clone(), closed.clone());
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(vecino_grpc::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let router = transport::Server::builder()
+            .timeout(grpc::CALL_TIMEOUT)
+            .max_concurrent_streams(grpc::MAX_STREAMS_PER_CONNECTION)
+            .initial_stream_window_size(grpc::STREAM_WINDOW)
+            .initial_connection_window_size(grpc::CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(grpc::PING_INTERVAL))
+            .http2_keepalive_timeout(Some(grpc::PING_TIMEOUT))
+            .http2_max_header_list_size(grpc::MAX_HEADER_BYTES)
+            .add_service(DirectoryCalls::new(service))
+            .add_service(
+                ProductServiceServer::new(Products::new(directory.clone(), metrics.clone()))
+                    .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
+            )
+            .add_service(
+                ZonesServer::new(ZonesService::new(zones.clone(), metrics.clone()))
+                    .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
+            )
+            .add_service(health_service.max_decoding_message_size(grpc::MAX_REQUEST_BYTES))
+            .add_service(
+                reflection()
+                    .build_v1()?
+                    .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
+            )
+            .add_service(
+                reflection()
+                    .build_v1alpha()?
+                    .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
+            );
+
+        let incoming = connections::accept(listener, metrics.clone());
+        let grpc =
+            tokio::spawn(router.serve_with_incoming_shutdown(incoming, wait(closed.clone())));
+        let mut background = JoinSet::new();
+        background.spawn(sweep::run(directory.clone()));
+        if let Some(listener) = metrics_listener {
+            background.spawn(http::serve(
+                listener,
+                Machines {
+                    directory,
+                    zones,
+                    metrics,
+                    closing: closed,
+                },
+            ));
+        }
+        log::info!("listening on {addr}");
+        if let Some(addr) = metrics_addr {
+            log::info!("metrics on http://{addr}/metrics");
+        }
+        Ok(Self {
+            addr,
+            metrics_addr,
+            closing,
+            grpc,
+            health,
+            store,
+            background,
+        })
+    }
+
+    /// Where gRPC listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where HTTP for machines listens.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
+    }
+
+    /// Waits until the server ends by itself, which it does only when it fails.
+    pub async fn join(&mut self) -> Result<(), ServerError> {
+        Ok((&mut self.grpc).await??)
+    }
+
+    /// Ends the server: calls have 5 seconds to end, and what was accepted is durable then.
+    pub async fn shutdown(mut self) -> Result<(), ServerError> {
+        for service in SERVICES {
+            self.health
+                .set_service_status(service, ServingStatus::NotServing)
+                .await;
+        }
+        self.closing.send_replace(true);
+        let drained = tokio::time::timeout(DRAIN, &mut self.grpc).await;
+        self.background.shutdown().await;
+        self.store.close().await;
+        match drained {
+            Ok(ended) => Ok(ended??),
+            Err(_) => {
+                log::warn!("calls did not end within {} seconds", DRAIN.as_secs());
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.grpc.abort();
+    }
+}
+
+async fn wait(mut closing: watch::Receiver<bool>) {
+    // An error means that the handle is gone, which ends the server, too.
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+async fn listen(variable: &'static str, address: &Listen) -> Result<TcpListener, ServerError> {
+    let error = |cause| ServerError::Listen {
+        variable,
+        address: address.clone(),
+        cause,
+    };
+    let host = if address.host.is_empty() {
+        "::"
+    } else {
+        &address.host
+    };
+    match TcpListener::bind((host, address.port)).await {
+        Err(cause) if host == "::" && lacks_ipv6(&cause) => {
+            log::warn!("this machine has no IPv6 ({cause}): {variable} is 0.0.0.0 instead of [::]");
+            TcpListener::bind(("0.0.0.0", address.port))
+                .await
+                .map_err(error)
+        }
+        bound => bound.map_err(error),
+    }
+}
+
+/// Whether binding failed for want of IPv6: no such address, or no such protocol family.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    /// `EAFNOSUPPORT` of Linux.
+    const NO_SUCH_FAMILY: i32 = 97;
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
+}
+
+fn local_addr(
+    variable: &'static str,
+    address: &Listen,
+    listener: &TcpListener,
+) -> Result<SocketAddr, ServerError> {
+    let error = |cause| ServerError::Listen {
+        variable,
+        address: address.clone(),
+        cause,
+    };
+    listener.local_addr().map_err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_want_of_ipv6_leads_to_ipv4() {
+        assert!(lacks_ipv6(&io::Error::from_raw_os_error(97)));
+        assert!(lacks_ipv6(&io::ErrorKind::AddrNotAvailable.into()));
+        assert!(!lacks_ipv6(&io::ErrorKind::AddrInUse.into()));
+        assert!(!lacks_ipv6(&io::ErrorKind::PermissionDenied.into()));
+    }
+}

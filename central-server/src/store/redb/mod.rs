@@ -1,0 +1,153 @@
+//! The `redb:` engine: one file, durable at every acknowledged change.
+//!
+//! Reads go to the last committed snapshot and never wait for a writer. All changes go through
+//! one writer thread behind a bounded queue; it takes what waits there, up to some thousand
+//! records, applies it in one transaction, commits with `Durability::Immediate`, publishes the
+//! new snapshot and only then answers. Who finds the queue full waits: nothing is dropped.
+//!
+//! After an error of the file the engine refuses everything until it is opened again, which the
+//! writer thread does ([`recovery`]); until changes work again they are refused with the error.
+//!
+//! Invariant: the tables of [`schema`] agree with each other in every committed transaction.
+
+mod apply;
+#[cfg(test)]
+mod faults;
+mod open;
+mod published;
+mod read;
+mod recovery;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::{
+    Among, Change, Counts, Forgotten, Found, Key, PeerNo, PeerRow, Registered, Store, StoreError,
+    TokenHash, Walk, WalkPage,
+};
+use crate::metrics::StoreMetrics;
+use open::{Opened, Origin, StoreFile};
+use published::Published;
+use read::Snapshot;
+use writer::{Command, Writer};
+
+/// A store in a redb file.
+pub struct RedbStore {
+    published: Arc<Published>,
+    writer: Writer,
+}
+
+impl RedbStore {
+    /// Opens the file, or makes it when it is missing. Blocks: a file that was not closed is
+    /// checked first. The error is a sentence for the operator; the file is left as it is then.
+    pub fn open(path: &Path, metrics: StoreMetrics) -> Result<Self, String> {
+        let opened = open::open(path)?;
+        let origin = StoreFile(path.to_owned());
+        Self::start(opened, Box::new(origin), metrics)
+    }
+
+    fn start(
+        opened: Opened,
+        origin: Box<dyn Origin>,
+        metrics: StoreMetrics,
+    ) -> Result<Self, String> {
+        let reason = |error: StoreError| format!("the file cannot be read: {error}");
+        let snapshot =
+            Snapshot::of(&opened.database, opened.keys, opened.counts).map_err(reason)?;
+        let published = Arc::new(Published::new(snapshot));
+        let writer = Writer::start(opened, origin, published.clone(), metrics)
+            .map_err(|error| format!("the writer thread could not be started: {error}"))?;
+        Ok(Self { published, writer })
+    }
+
+    /// Reads the last committed state. When the engine failed, the writer looks after it: without
+    /// changes, nobody else would notice.
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&Snapshot) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let result = read(&*self.published.snapshot()?);
+        if result.as_ref().is_err_and(StoreError::is_fault) {
+            self.writer.check();
+        }
+        result
+    }
+}
+
+#[async_trait]
+impl Store for RedbStore {
+    async fn register(&self, peer: PeerRow) -> Result<Registered, StoreError> {
+        self.writer
+            .run(|reply| Command::Register { peer, reply }, 0)
+            .await
+    }
+
+    async fn peers(&self) -> Result<Vec<(PeerNo, PeerRow)>, StoreError> {
+        self.read(Snapshot::peers)
+    }
+
+    async fn lapse(&self, peers: Vec<(PeerNo, TokenHash)>, at_ms: i64) -> Result<(), StoreError> {
+        self.writer
+            .run(
+                |reply| Command::Lapse {
+                    peers,
+                    at_ms,
+                    reply,
+                },
+                0,
+            )
+            .await
+    }
+
+    async fn announce(
+        &self,
+        peer: PeerNo,
+        token: TokenHash,
+        change: Change,
+    ) -> Result<u64, StoreError> {
+        let bytes = change.bytes();
+        self.writer
+            .run(
+                |reply| Command::Announce {
+                    peer,
+                    token,
+                    change,
+                    reply,
+                },
+                bytes,
+            )
+            .await
+    }
+
+    async fn forget(&self, peer: PeerNo, limit: usize) -> Result<Forgotten, StoreError> {
+        self.writer
+            .run(|reply| Command::Forget { peer, limit, reply }, 0)
+            .await
+    }
+
+    async fn find(&self, key: &Key, among: &Among<'_>) -> Result<Vec<Found>, StoreError> {
+        self.read(|snapshot| snapshot.find(key, among))
+    }
+
+    async fn walk(&self, walk: &Walk<'_>, among: &Among<'_>) -> Result<WalkPage, StoreError> {
+        self.read(|snapshot| snapshot.walk(walk, among))
+    }
+
+    fn counts(&self) -> Counts {
+        self.published.counts()
+    }
+
+    fn fault(&self) -> Option<StoreError> {
+        self.published.fault().or_else(|| self.writer.fault())
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+        self.published.withdraw();
+    }
+}

@@ -1,0 +1,221 @@
+//! Opening a file: it must be ours and of our version, or it is left alone.
+//!
+//! A new file is made under another name and renamed when it is whole, so that a crash in
+//! between leaves no half-made store behind. A file that failed is opened again through its
+//! [`Origin`], which never makes a new one.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, StorageError, TableError};
+
+use super::schema::{self, APPLICATION, Counters, FORMAT, Keys, META, meta};
+
+/// Memory for pages of the file.
+const CACHE_BYTES: usize = 256 << 20;
+
+/// What a disk must take before changes are tried on it again: about two of the greatest commits.
+const ROOM_BYTES: usize = 4 << 20;
+
+/// Where the database comes from, and comes from again after it failed.
+pub(super) trait Origin: Send {
+    /// Opens what is there; the error is a sentence for the operator.
+    fn open(&self) -> Result<Opened, String>;
+
+    /// Fails while the place takes no more bytes. Leaves the database alone: a write that fails
+    /// there costs its readers, too.
+    fn has_room(&self) -> io::Result<()>;
+}
+
+/// A file of this machine.
+pub(super) struct StoreFile(pub(super) PathBuf);
+
+impl Origin for StoreFile {
+    fn open(&self) -> Result<Opened, String> {
+        forget_cached_pages(&self.0);
+        existing(&self.0)
+    }
+
+    fn has_room(&self) -> io::Result<()> {
+        let probe = beside(&self.0, ".probe");
+        remove(&probe)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&probe)?;
+        // Nothing is left behind, however this ends.
+        fs::remove_file(&probe)?;
+        // Zeros would take no room where files are compressed.
+        let mut bytes = vec![0; ROOM_BYTES];
+        fastrand::fill(&mut bytes);
+        file.write_all(&bytes)?;
+        file.sync_data()
+    }
+}
+
+/// After a failed sync the system may hold pages that never reached the disk and look as if they
+/// had. What is opened next is checked as the disk has it.
+fn forget_cached_pages(path: &Path) {
+    let forgotten = File::open(path).and_then(|file| {
+        let advice = rustix::fs::Advice::DontNeed;
+        Ok(rustix::fs::fadvise(&file, 0, None, advice)?)
+    });
+    if let Err(error) = forgotten {
+        log::debug!("cached pages of the store could not be dropped: {error}");
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(suffix);
+    beside.into()
+}
+
+/// What a crash left of an earlier try goes.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A file that is ours.
+pub(super) struct Opened {
+    pub(super) database: Database,
+    pub(super) keys: Keys,
+    pub(super) counts: Counters,
+}
+
+pub(super) fn open(path: &Path) -> Result<Opened, String> {
+    match fs::metadata(path) {
+        Ok(file) if file.is_dir() => return Err("this is a directory: expected a file".into()),
+        Ok(file) if file.len() > 0 => {}
+        Ok(_) => return Err("the file is empty and no store; remove it, or name another".into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
+        Err(error) => return Err(error.to_string()),
+    }
+    existing(path)
+}
+
+fn existing(path: &Path) -> Result<Opened, String> {
+    let database = builder().open(path).map_err(|error| explain(&error))?;
+    opened(database)
+}
+
+/// The database, if it is ours.
+pub(super) fn opened(database: Database) -> Result<Opened, String> {
+    let (keys, counts) = identify(&database)?;
+    Ok(Opened {
+        database,
+        keys,
+        counts,
+    })
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn explain(error: &DatabaseError) -> String {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            "another process has the store open; stop it, or name another file".into()
+        }
+        DatabaseError::UpgradeRequired(version) => {
+            format!("the file has the old redb format {version}, which this version does not read")
+        }
+        DatabaseError::Storage(StorageError::Io(error))
+            if error.kind() != io::ErrorKind::InvalidData =>
+        {
+            format!("{error}")
+        }
+        error => format!("the file is no store, or corrupt, and was left as it is ({error})"),
+    }
+}
+
+/// Reads whose file it is.
+fn identify(database: &Database) -> Result<(Keys, Counters), String> {
+    let foreign = || "the file is a database of another program and was left as it is".to_owned();
+    let unreadable = |error: &dyn std::fmt::Display| format!("the file is corrupt ({error})");
+    let reading = database.begin_read().map_err(|error| unreadable(&error))?;
+    let table = match reading.open_table(META) {
+        Ok(table) => table,
+        Err(TableError::Storage(error)) => return Err(unreadable(&error)),
+        Err(_) => return Err(foreign()),
+    };
+    let get = |key: &str| -> Result<Option<Vec<u8>>, String> {
+        let value = table.get(key).map_err(|error| unreadable(&error))?;
+        Ok(value.map(|value| value.value().to_vec()))
+    };
+    if get(meta::APPLICATION)?.as_deref() != Some(APPLICATION) {
+        return Err(foreign());
+    }
+    let format = get(meta::FORMAT)?
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u32::from_le_bytes);
+    if format != Some(FORMAT) {
+        let found = format.map_or("unknown".to_owned(), |format| format.to_string());
+        return Err(format!(
+            "the file has store format {found}, this version reads {FORMAT}; it was left as it is"
+        ));
+    }
+    let secret = get(meta::HASH_KEY)?.and_then(|bytes| bytes.try_into().ok());
+    let counters = get(meta::COUNTERS)?.and_then(|bytes| Counters::from_bytes(&bytes));
+    match (secret, counters) {
+        (Some(secret), Some(counters)) => Ok((Keys { secret }, counters)),
+        _ => Err("the file is corrupt (its meta table lacks rows)".into()),
+    }
+}
+
+fn create(path: &Path) -> Result<(), String> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let io = |error: io::Error| format!("it cannot be made: {error}");
+    fs::create_dir_all(directory).map_err(io)?;
+    let unfinished = beside(path, ".new");
+    remove(&unfinished).map_err(io)?;
+    {
+        let database = builder()
+            .create(&unfinished)
+            .map_err(|error| explain(&error))?;
+        fill(&database).map_err(|error| format!("it cannot be made: {error}"))?;
+    }
+    // Unlike a rename, a link never replaces a file that another process made meanwhile.
+    fs::hard_link(&unfinished, path).map_err(io)?;
+    fs::remove_file(&unfinished).map_err(io)?;
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(io)
+}
+
+pub(super) fn fill(database: &Database) -> Result<(), redb::Error> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| redb::Error::Io(io::Error::other(error)))?;
+    let writing = database.begin_write()?;
+    {
+        let mut table = writing.open_table(META)?;
+        table.insert(meta::APPLICATION, APPLICATION)?;
+        table.insert(meta::FORMAT, &FORMAT.to_le_bytes()[..])?;
+        table.insert(meta::HASH_KEY, &secret[..])?;
+        table.insert(meta::COUNTERS, &Counters::default().to_bytes()[..])?;
+    }
+    // All tables exist from the first transaction on: readers need not ask.
+    writing.open_table(schema::PEERS)?;
+    writing.open_table(schema::PEER_IDS)?;
+    writing.open_table(schema::BUCKETS)?;
+    writing.open_table(schema::RESOURCES)?;
+    writing.open_table(schema::BY_NAME)?;
+    writing.open_table(schema::BY_DIGEST)?;
+    writing.open_table(schema::HOLDERS)?;
+    writing.open_table(schema::BY_PEER)?;
+    writing.open_table(schema::TERMS)?;
+    writing.commit()?;
+    Ok(())
+}

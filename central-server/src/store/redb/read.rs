@@ -1,0 +1,198 @@
+//! Lookups in a committed snapshot.
+
+use std::{io, ops::Bound};
+
+use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _};
+
+use super::schema::{self, Counters, Keys};
+use crate::store::{
+    Among, Counts, Found, HOLDER_READS_RESERVED, Key, MAX_HOLDER_READS, MAX_HOLDER_READS_WALK,
+    MAX_VARIANTS_READ, PeerNo, PeerRow, Resource, ResourceNo, StoreError, Walk, WalkPage,
+    holders::gather,
+};
+
+/// A committed state of the store. Its tables are opened once, for all lookups.
+pub(super) struct Snapshot {
+    keys: Keys,
+    pub(super) counts: Counts,
+    peers: ReadOnlyTable<u32, &'static [u8]>,
+    resources: ReadOnlyTable<u64, &'static [u8]>,
+    by_name: ReadOnlyTable<&'static [u8; 18], ()>,
+    by_digest: ReadOnlyTable<&'static [u8; 14], ()>,
+    holders: ReadOnlyTable<&'static [u8; 10], ()>,
+    terms: ReadOnlyTable<&'static [u8], ()>,
+}
+
+/// An error of the engine.
+pub(super) fn engine(error: impl Into<redb::Error>) -> StoreError {
+    match error.into() {
+        redb::Error::Io(error) => engine_io(error),
+        error => StoreError::Engine(error.to_string()),
+    }
+}
+
+/// An error of the file.
+pub(super) fn engine_io(error: io::Error) -> StoreError {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => StoreError::DiskFull(error.to_string()),
+        _ => StoreError::Engine(error.to_string()),
+    }
+}
+
+impl Snapshot {
+    pub(super) fn of(
+        database: &Database,
+        keys: Keys,
+        counters: Counters,
+    ) -> Result<Self, StoreError> {
+        let reading = database.begin_read().map_err(engine)?;
+        Ok(Self {
+            keys,
+            counts: Counts {
+                peers: counters.peers,
+                resources: counters.resources,
+                records: counters.records,
+            },
+            peers: reading.open_table(schema::PEERS).map_err(engine)?,
+            resources: reading.open_table(schema::RESOURCES).map_err(engine)?,
+            by_name: reading.open_table(schema::BY_NAME).map_err(engine)?,
+            by_digest: reading.open_table(schema::BY_DIGEST).map_err(engine)?,
+            holders: reading.open_table(schema::HOLDERS).map_err(engine)?,
+            terms: reading.open_table(schema::TERMS).map_err(engine)?,
+        })
+    }
+
+    pub(super) fn peers(&self) -> Result<Vec<(PeerNo, PeerRow)>, StoreError> {
+        let rows = self.peers.iter().map_err(engine)?.map(|row| {
+            let (peer, row) = row.map_err(engine)?;
+            Ok((PeerNo(peer.value()), schema::read_peer(row.value())?))
+        });
+        rows.collect()
+    }
+
+    fn resource(&self, no: ResourceNo) -> Result<Resource, StoreError> {
+        let row = self.resources.get(no.0).map_err(engine)?;
+        schema::read_resource(
+            row.ok_or_else(|| schema::damaged("a resource is missing"))?
+                .value(),
+        )
+    }
+
+    pub(super) fn find(&self, key: &Key, among: &Among<'_>) -> Result<Vec<Found>, StoreError> {
+        let mut budget = MAX_HOLDER_READS;
+        let mut found = Vec::new();
+        let numbers: Vec<Option<ResourceNo>> = match key {
+            Key::Name(name) => {
+                let (from, to) = self.keys.of_name(name);
+                let rows = self
+                    .by_name
+                    .range::<&[u8; 18]>(&from..=&to)
+                    .map_err(engine)?
+                    .take(MAX_VARIANTS_READ);
+                let rows =
+                    rows.map(|row| Ok(schema::resource_at_end(row.map_err(engine)?.0.value())));
+                rows.collect::<Result<_, StoreError>>()?
+            }
+            Key::Digest(digest) => {
+                let (from, to) = schema::of_digest(digest);
+                let rows = self
+                    .by_digest
+                    .range::<&[u8; 14]>(&from..=&to)
+                    .map_err(engine)?
+                    .take(MAX_VARIANTS_READ);
+                let rows =
+                    rows.map(|row| Ok(schema::resource_at_end(row.map_err(engine)?.0.value())));
+                rows.collect::<Result<_, StoreError>>()?
+            }
+        };
+        for no in numbers.into_iter().flatten() {
+            let resource = self.resource(no)?;
+            // The index knows hashes; what they may mean is decided here.
+            let wanted = match key {
+                Key::Name(name) => resource.name == *name,
+                Key::Digest(digest) => resource.digest == *digest,
+            };
+            if wanted {
+                let holders = self.live_holders(no, among, &mut budget)?;
+                if !holders.is_empty() {
+                    found.push(Found { resource, holders });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn live_holders(
+        &self,
+        resource: ResourceNo,
+        among: &Among<'_>,
+        budget: &mut usize,
+    ) -> Result<Vec<PeerNo>, StoreError> {
+        if let Some(only) = among.only {
+            let held = only.iter().filter_map(|peer| {
+                let row = self.holders.get(&schema::holder(resource, *peer));
+                row.map_err(engine)
+                    .map(|row| row.map(|_| *peer))
+                    .transpose()
+            });
+            return gather(held, among.live, budget);
+        }
+        let first = schema::holder(resource, PeerNo(0));
+        let start = schema::holder(resource, among.start);
+        let last = schema::holder(resource, PeerNo(u32::MAX));
+        let after = self
+            .holders
+            .range::<&[u8; 10]>(&start..=&last)
+            .map_err(engine)?;
+        let before = self
+            .holders
+            .range::<&[u8; 10]>(&first..&start)
+            .map_err(engine)?;
+        let rows = after.chain(before).map(|row| {
+            let (key, ()) = (row.map_err(engine)?.0, ());
+            Ok(schema::peer_of_holder(key.value()))
+        });
+        gather(rows, among.live, budget)
+    }
+
+    pub(super) fn walk(&self, walk: &Walk<'_>, among: &Among<'_>) -> Result<WalkPage, StoreError> {
+        let from = match walk.after {
+            Some((term, no)) => Bound::Excluded(schema::term(term, *no)),
+            None => Bound::Included(walk.prefix.as_bytes().to_vec()),
+        };
+        let from = from.as_ref().map(Vec::as_slice);
+        let rows = self
+            .terms
+            .range::<&[u8]>((from, Bound::Unbounded))
+            .map_err(engine)?;
+        let mut holder_budget = MAX_HOLDER_READS_WALK;
+        let mut page = WalkPage::default();
+        for (read, row) in rows.enumerate() {
+            let (key, _) = row.map_err(engine)?;
+            let position =
+                schema::read_term(key.value()).ok_or_else(|| schema::damaged("a term"))?;
+            let (term, no) = position;
+            if !walk.covers(term) {
+                page.next = None;
+                return Ok(page);
+            }
+            if holder_budget < HOLDER_READS_RESERVED {
+                return Ok(page);
+            }
+            let resource = self.resource(no)?;
+            if (walk.accept)(term, &resource) {
+                let holders = self.live_holders(no, among, &mut holder_budget)?;
+                if !holders.is_empty() {
+                    page.found.push(Found { resource, holders });
+                }
+            }
+            page.next = Some((term.to_owned(), no));
+            if read + 1 >= walk.row_budget || page.found.len() >= walk.limit {
+                return Ok(page);
+            }
+        }
+        page.next = None;
+        Ok(page)
+    }
+}

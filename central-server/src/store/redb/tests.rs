@@ -1,0 +1,325 @@
+//! The suite on this engine, agreement with the plain model, and files that are not ours.
+
+use std::{collections::BTreeSet, fs, sync::Arc};
+
+use proptest::prelude::*;
+use redb::TableDefinition;
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::{
+    MemoryStore, PeerState, ResourceNo,
+    conformance::{ALL, announce, conforms, file, name, row, withdraw},
+};
+
+fn open(directory: &TempDir) -> Result<RedbStore, String> {
+    RedbStore::open(
+        &directory.path().join("locator.redb"),
+        StoreMetrics::default(),
+    )
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+#[tokio::test]
+async fn redb_conforms() {
+    let directories = std::sync::Mutex::new(Vec::new());
+    conforms(|| {
+        let directory = directory();
+        let store: Arc<dyn Store> = Arc::new(open(&directory).expect("opens"));
+        directories.lock().expect("not poisoned").push(directory);
+        std::future::ready(store)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn memory_conforms() {
+    conforms(|| std::future::ready(Arc::new(MemoryStore::new()) as Arc<dyn Store>)).await;
+}
+
+#[tokio::test]
+async fn everything_is_there_after_closing_and_opening() {
+    let directory = directory();
+    let (a, b) = (file("a b.mp3", "one"), file("b", "two"));
+    let before = {
+        let store = open(&directory).expect("opens");
+        let peer = store.register(row(1)).await.expect("registers").peer;
+        store
+            .announce(peer, [1; 32], announce(&[&a, &b]))
+            .await
+            .expect("announces");
+        store
+            .announce(peer, [1; 32], withdraw(&[&b]))
+            .await
+            .expect("withdraws");
+        let before = (store.counts(), store.peers().await.expect("lists"));
+        store.close().await;
+        before
+    };
+    let store = open(&directory).expect("opens again");
+    assert_eq!(
+        (store.counts(), store.peers().await.expect("lists")),
+        before
+    );
+    let found = store
+        .find(&Key::Name(name("a b.mp3")), &ALL)
+        .await
+        .expect("finds");
+    assert_eq!(found[0].resource, a);
+    let again = store.register(row(1)).await.expect("registers");
+    assert_eq!(again.fingerprints.records(), 1);
+    assert_eq!(again.epoch, 2);
+}
+
+#[tokio::test]
+async fn many_changes_share_a_commit() {
+    let directory = directory();
+    let metrics = StoreMetrics::default();
+    let path = directory.path().join("locator.redb");
+    let store = RedbStore::open(&path, metrics.clone()).expect("opens");
+    let peer = store.register(row(1)).await.expect("registers").peer;
+    let files: Vec<_> = (0..200)
+        .map(|n| file(&format!("f{n}"), &n.to_string()))
+        .collect();
+    let before = metrics.commits.get();
+    let announces = files
+        .iter()
+        .map(|file| store.announce(peer, [1; 32], announce(&[file])));
+    let counts = futures_util::future::join_all(announces).await;
+    let counts: BTreeSet<_> = counts
+        .into_iter()
+        .map(|count| count.expect("announces"))
+        .collect();
+    assert_eq!(
+        counts,
+        (1..=200).collect(),
+        "each saw its own record and those before"
+    );
+    let commits = metrics.commits.get() - before;
+    assert!(commits <= 20, "{commits} commits for 200 changes");
+}
+
+#[test]
+fn files_that_are_not_ours_are_refused_and_left_alone() {
+    let directory = directory();
+    let path = directory.path().join("locator.redb");
+    for content in [&b"#!/bin/sh\nexit 0\n"[..], &[0; 100_000], b""] {
+        fs::write(&path, content).expect("writes");
+        let reason = open(&directory).err().expect("refused");
+        assert!(reason.contains("no store"), "{reason}");
+        assert_eq!(fs::read(&path).expect("reads"), content, "left as it was");
+    }
+    fs::remove_file(&path).expect("removes");
+    fs::create_dir(&path).expect("makes");
+    let reason = open(&directory).err().expect("refused");
+    assert!(reason.contains("directory"), "{reason}");
+}
+
+#[test]
+fn a_database_of_another_program_or_version_is_refused() {
+    let directory = directory();
+    let path = directory.path().join("locator.redb");
+    {
+        let database = redb::Database::create(&path).expect("creates");
+        let writing = database.begin_write().expect("begins");
+        let table = TableDefinition::<&str, u64>::new("theirs");
+        writing
+            .open_table(table)
+            .expect("opens")
+            .insert("x", 1)
+            .expect("inserts");
+        writing.commit().expect("commits");
+    }
+    let reason = open(&directory).err().expect("refused");
+    assert!(reason.contains("another program"), "{reason}");
+
+    fs::remove_file(&path).expect("removes");
+    drop(open(&directory).expect("opens"));
+    {
+        let database = redb::Database::create(&path).expect("opens");
+        let writing = database.begin_write().expect("begins");
+        {
+            let mut meta = writing.open_table(schema::META).expect("opens");
+            meta.insert(schema::meta::FORMAT, &99_u32.to_le_bytes()[..])
+                .expect("inserts");
+        }
+        writing.commit().expect("commits");
+    }
+    let reason = open(&directory).err().expect("refused");
+    assert!(reason.contains("store format 99"), "{reason}");
+}
+
+#[test]
+fn a_truncated_store_is_refused() {
+    let directory = directory();
+    let path = directory.path().join("locator.redb");
+    drop(open(&directory).expect("opens"));
+    let content = fs::read(&path).expect("reads");
+    fs::write(&path, &content[..content.len() / 2]).expect("writes");
+    let opened = std::panic::catch_unwind(|| open(&directory));
+    assert!(!matches!(opened, Ok(Ok(_))), "half a file opened");
+}
+
+#[test]
+fn a_store_that_is_open_elsewhere_is_refused() {
+    let directory = directory();
+    let _first = open(&directory).expect("opens");
+    let reason = open(&directory).err().expect("refused");
+    assert!(reason.contains("another process"), "{reason}");
+}
+
+#[test]
+fn what_a_crash_left_of_making_a_store_is_no_hindrance() {
+    let directory = directory();
+    fs::write(directory.path().join("locator.redb.new"), b"half").expect("writes");
+    drop(open(&directory).expect("opens"));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Register(u8),
+    Announce(u8, Vec<(u8, u8)>),
+    Withdraw(u8, Vec<(u8, u8)>),
+    Replace(u8, u8, Vec<u8>),
+    Lapse(u8),
+    Forget(u8, usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let files = || prop::collection::vec((0..6_u8, 0..4_u8), 0..8);
+    prop_oneof![
+        (0..3_u8).prop_map(Step::Register),
+        (0..3_u8, files()).prop_map(|(peer, files)| Step::Announce(peer, files)),
+        (0..3_u8, files()).prop_map(|(peer, files)| Step::Withdraw(peer, files)),
+        (0..3_u8, 0..4_u8, prop::collection::vec(0..6_u8, 0..5))
+            .prop_map(|(peer, content, names)| Step::Replace(peer, content, names)),
+        (0..3_u8).prop_map(Step::Lapse),
+        (0..3_u8, 0..4_usize).prop_map(|(peer, limit)| Step::Forget(peer, limit)),
+    ]
+}
+
+fn resource((name, content): (u8, u8)) -> crate::store::Resource {
+    file(
+        &format!("dir/word{name} song.mp3"),
+        &format!("content {content}"),
+    )
+}
+
+async fn run(store: &dyn Store, steps: &[Step]) -> Vec<String> {
+    let mut seen = Vec::new();
+    for step in steps {
+        let change =
+            |peer: &u8, change| store.announce(PeerNo(u32::from(*peer)), [*peer; 32], change);
+        let files = |files: &[(u8, u8)]| files.iter().copied().map(resource).collect::<Vec<_>>();
+        seen.push(match step {
+            Step::Register(peer) => format!("{:?}", store.register(row(*peer)).await),
+            Step::Announce(peer, list) => {
+                let list = files(list);
+                format!(
+                    "{:?}",
+                    change(peer, announce(&list.iter().collect::<Vec<_>>())).await
+                )
+            }
+            Step::Withdraw(peer, list) => {
+                let list = files(list);
+                format!(
+                    "{:?}",
+                    change(peer, withdraw(&list.iter().collect::<Vec<_>>())).await
+                )
+            }
+            Step::Replace(peer, content, names) => {
+                let records: Vec<_> = names
+                    .iter()
+                    .map(|name| resource((*name, *content)))
+                    .collect();
+                let bucket = crate::store::bucket_of(&resource((0, *content)).digest);
+                format!(
+                    "{:?}",
+                    change(peer, Change::Bucket { bucket, records }).await
+                )
+            }
+            Step::Lapse(peer) => {
+                let who = vec![(PeerNo(u32::from(*peer)), [*peer; 32])];
+                format!("{:?}", store.lapse(who, 7).await)
+            }
+            Step::Forget(peer, limit) => {
+                format!("{:?}", store.forget(PeerNo(u32::from(*peer)), *limit).await)
+            }
+        });
+    }
+    seen
+}
+
+/// Everything that lookups can tell, in one order.
+async fn state(store: &dyn Store) -> Vec<String> {
+    let mut state = vec![format!("{:?}", store.counts())];
+    for number in 0..6 {
+        let key = Key::Name(resource((number, 0)).name);
+        state.extend(
+            store
+                .find(&key, &ALL)
+                .await
+                .expect("finds")
+                .iter()
+                .map(|f| format!("{f:?}")),
+        );
+    }
+    for content in 0..4 {
+        let key = Key::Digest(resource((0, content)).digest);
+        state.extend(
+            store
+                .find(&key, &ALL)
+                .await
+                .expect("finds")
+                .iter()
+                .map(|f| format!("{f:?}")),
+        );
+    }
+    let walk = Walk {
+        prefix: "",
+        exact: false,
+        after: Some(&(String::new(), ResourceNo(0))),
+        accept: &|_, _| true,
+        limit: 1_000,
+        row_budget: 10_000,
+    };
+    let page = store.walk(&walk, &ALL).await.expect("walks");
+    state.extend(page.found.iter().map(|found| format!("{found:?}")));
+    for (_, peer) in store.peers().await.expect("lists") {
+        if peer.state == PeerState::Present {
+            let fingerprints = store.register(peer).await.expect("registers").fingerprints;
+            state.push(format!("{:?}", fingerprints.to_wire()));
+        }
+    }
+    state.sort();
+    state
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn redb_agrees_with_the_plain_model(steps in prop::collection::vec(step(), 1..30)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let directory = directory();
+            let (redb, memory) = (open(&directory).expect("opens"), MemoryStore::new());
+            // Numbers 0, 1, 2 for the first three peers on both.
+            for peer in 0..3 {
+                redb.register(row(peer)).await.expect("registers");
+                memory.register(row(peer)).await.expect("registers");
+            }
+            let (ran, expected) = (run(&redb, &steps).await, run(&memory, &steps).await);
+            // Which records a bounded step of forgetting takes first is the engine's choice.
+            let partial = steps.iter().any(|step| matches!(step, Step::Forget(_, 1..)));
+            if !partial {
+                prop_assert_eq!(ran, expected);
+                prop_assert_eq!(state(&redb).await, state(&memory).await);
+            }
+            Ok(())
+        })?;
+    }
+}

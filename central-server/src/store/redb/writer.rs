@@ -1,0 +1,401 @@
+//! The writer thread: group commits behind a bounded queue.
+//!
+//! Invariant: an answer goes out after the commit of its change and after the snapshot with it
+//! is published. A transaction that fails answers all of its changes with the error, and leaves
+//! no trace of any of them unless its commit had begun.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use redb::{Database, Durability};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::{
+    apply::Transaction,
+    open::{Opened, Origin},
+    published::Published,
+    read::{Snapshot, engine},
+    recovery::Recovery,
+    schema::{Counters, Keys},
+};
+use crate::{
+    metrics::StoreMetrics,
+    store::{Change, Forgotten, PeerNo, PeerRow, Registered, StoreError, TokenHash},
+    throttle::Throttle,
+};
+
+/// Changes that wait for a commit at most.
+const QUEUE: usize = 1_024;
+/// Memory of the changes that wait, in KiB.
+const QUEUE_KIB: u32 = 128 << 10;
+/// Records after which a transaction takes no more changes.
+const COMMIT_RECORDS: usize = 8_192;
+/// Changes after which a transaction takes no more.
+const COMMIT_COMMANDS: usize = 1_024;
+/// How often readers may ask whether the engine still works.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How often a failing commit is told that is not the file's fault.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// A change and who waits for it.
+pub(super) enum Command {
+    Register {
+        peer: PeerRow,
+        reply: Reply<Registered>,
+    },
+    Lapse {
+        peers: Vec<(PeerNo, TokenHash)>,
+        at_ms: i64,
+        reply: Reply<()>,
+    },
+    Announce {
+        peer: PeerNo,
+        token: TokenHash,
+        change: Change,
+        reply: Reply<u64>,
+    },
+    Forget {
+        peer: PeerNo,
+        limit: usize,
+        reply: Reply<Forgotten>,
+    },
+    /// Changes nothing; fails when the engine does.
+    Check,
+}
+
+impl Command {
+    fn records(&self) -> usize {
+        match self {
+            Self::Register { .. } => 1,
+            Self::Lapse { peers, .. } => peers.len(),
+            Self::Announce { change, .. } => change.len(),
+            Self::Forget { limit, .. } => *limit,
+            Self::Check => 0,
+        }
+    }
+
+    /// Answers that it was not done. Nobody waits any more when the connection is gone.
+    fn refuse(self, fault: StoreError) {
+        match self {
+            Self::Register { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Lapse { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Announce { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Forget { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Check => {}
+        }
+    }
+}
+
+/// A change in the queue.
+pub(super) struct Queued {
+    command: Command,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The handle of the thread.
+pub(super) struct Writer {
+    queue: Mutex<Option<mpsc::Sender<Queued>>>,
+    room: Arc<Semaphore>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    checks: Throttle,
+    metrics: StoreMetrics,
+}
+
+impl Writer {
+    pub(super) fn start(
+        opened: Opened,
+        origin: Box<dyn Origin>,
+        published: Arc<Published>,
+        metrics: StoreMetrics,
+    ) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let committer = Committer {
+            database: Some(opened.database),
+            keys: opened.keys,
+            counters: opened.counts,
+            origin,
+            published,
+            metrics: metrics.clone(),
+            complaints: Throttle::new(TELL_EVERY),
+        };
+        let thread = std::thread::Builder::new()
+            .name("store writer".into())
+            .spawn(move || committer.run(receiver))?;
+        Ok(Self {
+            queue: Mutex::new(Some(sender)),
+            room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
+            thread: Mutex::new(Some(thread)),
+            checks: Throttle::new(CHECK_EVERY),
+            metrics,
+        })
+    }
+
+    /// Lets the thread see whether the engine still works, without waiting for it.
+    pub(super) fn check(&self) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = queue.as_ref() else {
+            return;
+        };
+        if self.checks.pass(Instant::now()).is_none() {
+            return;
+        }
+        let Ok(_room) = self.room.clone().try_acquire_owned() else {
+            return; // Changes wait already: they will see.
+        };
+        let command = Command::Check;
+        if sender.try_send(Queued { command, _room }).is_ok() {
+            self.metrics.queue_depth.inc();
+        }
+    }
+
+    /// Whether the thread is gone that should be there.
+    pub(super) fn fault(&self) -> Option<StoreError> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = queue.as_ref().is_some_and(mpsc::Sender::is_closed);
+        ended.then(|| StoreError::Engine("its writer has ended; restart the locator".into()))
+    }
+
+    /// Queues a change of about `bytes` and waits until it is durable.
+    pub(super) async fn run<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+        bytes: usize,
+    ) -> Result<T, StoreError> {
+        let sender = {
+            let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.clone().ok_or(StoreError::Closed)?
+        };
+        let kib = u32::try_from(1 + bytes / 1024)
+            .unwrap_or(u32::MAX)
+            .min(QUEUE_KIB);
+        let room = self.room.clone().acquire_many_owned(kib).await;
+        let room = room.map_err(|_| StoreError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        let queued = Queued {
+            command: command(reply),
+            _room: room,
+        };
+        let sent = sender.send(queued).await;
+        sent.map_err(|_| StoreError::Closed)?;
+        self.metrics.queue_depth.inc();
+        // Otherwise the thread could never see the last sender go.
+        drop(sender);
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Ends the queue; the thread that finishes it, if it was not ended before.
+    fn end(&self) -> Option<JoinHandle<()>> {
+        drop(
+            self.queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        self.thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Lets the thread finish what is queued, and waits for its end.
+    pub(super) async fn close(&self) {
+        let thread = self.end();
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                log::error!("the store writer ended with a panic");
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// Whoever drops the store may open the file again at once.
+    fn drop(&mut self) {
+        if let Some(thread) = self.end() {
+            // A panic of the thread has been printed; there is nobody to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the thread owns.
+pub(super) struct Committer {
+    /// None while the file could not be opened again.
+    pub(super) database: Option<Database>,
+    pub(super) keys: Keys,
+    pub(super) counters: Counters,
+    pub(super) origin: Box<dyn Origin>,
+    pub(super) published: Arc<Published>,
+    pub(super) metrics: StoreMetrics,
+    complaints: Throttle,
+}
+
+/// Sends one answer, given how the transaction ended.
+type Answer = Box<dyn FnOnce(Option<StoreError>)>;
+
+impl Committer {
+    fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+        let mut recovery = Recovery::default();
+        while let Some(first) = queue.blocking_recv() {
+            let mut records = first.command.records();
+            let mut batch = vec![first];
+            while records < COMMIT_RECORDS
+                && batch.len() < COMMIT_COMMANDS
+                && let Ok(next) = queue.try_recv()
+            {
+                records += next.command.records();
+                batch.push(next);
+            }
+            let depth = i64::try_from(batch.len()).expect("bounded");
+            self.metrics.queue_depth.dec_by(depth);
+            let Err(fault) = self.commit(batch, records) else {
+                continue;
+            };
+            if self.is_stuck() {
+                recovery.run(&mut self, &mut queue, fault);
+            } else if let Some(untold) = self.complaints.pass(Instant::now()) {
+                log::error!("a commit failed: {fault}{untold}");
+            }
+        }
+    }
+
+    fn commit(&mut self, batch: Vec<Queued>, records: usize) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let mut batch = batch.into_iter();
+        let mut answers = Vec::with_capacity(batch.len());
+        let mut rooms = Vec::with_capacity(batch.len());
+        let committed = self.transact(|transaction| {
+            for Queued { command, _room } in batch.by_ref() {
+                rooms.push(_room);
+                let mut failed = None;
+                answers.push(apply(transaction, command, &mut failed));
+                failed.map_or(Ok(()), Err)?;
+            }
+            Ok(())
+        });
+        match &committed {
+            Ok(()) => {
+                self.metrics.commits.inc();
+                self.metrics.commit_records.observe(records as f64);
+                let seconds = began.elapsed().as_secs_f64();
+                self.metrics.commit_seconds.observe(seconds);
+            }
+            Err(fault) => {
+                if self.is_stuck() {
+                    // Who is told of it and looks finds it.
+                    self.publish_fault(Some(fault));
+                }
+                for Queued { command, .. } in batch {
+                    command.refuse(fault.clone());
+                }
+            }
+        }
+        for answer in answers {
+            answer(committed.as_ref().err().cloned());
+        }
+        committed
+    }
+
+    /// Whether the engine refuses everything until it is opened again.
+    pub(super) fn is_stuck(&self) -> bool {
+        let database = self.database.as_ref();
+        database.is_none_or(|database| database.begin_write().is_err())
+    }
+
+    /// Runs `work` in a transaction, commits it and publishes the snapshot.
+    pub(super) fn transact(
+        &mut self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let database = self.database.as_ref().ok_or(StoreError::Closed)?;
+        let mut writing = database.begin_write().map_err(engine)?;
+        writing
+            .set_durability(Durability::Immediate)
+            .map_err(engine)?;
+        let mut transaction = Transaction::open(&writing, self.keys, self.counters)?;
+        let worked = work(&mut transaction);
+        let closed = worked.and_then(|()| transaction.close());
+        let counters = match closed {
+            Ok(counters) => counters,
+            Err(error) => {
+                // The first error says more than that of an engine which has failed by now.
+                let _ = writing.abort();
+                return Err(error);
+            }
+        };
+        writing.commit().map_err(engine)?;
+        self.counters = counters;
+        let snapshot = Snapshot::of(database, self.keys, counters)?;
+        self.published.publish(snapshot);
+        Ok(())
+    }
+
+    /// Answers what waits with `fault`; false when the queue has ended.
+    pub(super) fn refuse_waiting(
+        &self,
+        queue: &mut mpsc::Receiver<Queued>,
+        fault: &StoreError,
+        refused: &mut u64,
+    ) -> bool {
+        loop {
+            match queue.try_recv() {
+                Ok(Queued { command, .. }) => {
+                    self.metrics.queue_depth.dec();
+                    command.refuse(fault.clone());
+                    *refused += 1;
+                }
+                Err(mpsc::error::TryRecvError::Empty) => return true,
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+}
+
+/// Applies one change. An error of the engine goes to `failed` and ends the transaction; any
+/// other one is the answer of this change alone, which has changed nothing then.
+fn apply(
+    transaction: &mut Transaction<'_>,
+    command: Command,
+    failed: &mut Option<StoreError>,
+) -> Answer {
+    match command {
+        Command::Register { peer, reply } => answer(transaction.register(&peer), reply, failed),
+        Command::Lapse {
+            peers,
+            at_ms,
+            reply,
+        } => answer(transaction.lapse(&peers, at_ms), reply, failed),
+        Command::Announce {
+            peer,
+            token,
+            change,
+            reply,
+        } => answer(transaction.announce(peer, &token, change), reply, failed),
+        Command::Forget { peer, limit, reply } => {
+            answer(transaction.forget(peer, limit), reply, failed)
+        }
+        Command::Check => Box::new(drop),
+    }
+}
+
+fn answer<T: 'static>(
+    result: Result<T, StoreError>,
+    reply: Reply<T>,
+    failed: &mut Option<StoreError>,
+) -> Answer {
+    *failed = result.as_ref().err().filter(|e| e.is_fault()).cloned();
+    Box::new(move |failure| {
+        // Nobody waits any more when the connection is gone; the change holds all the same.
+        let _ = reply.send(match failure {
+            Some(failure) => Err(failure),
+            None => result,
+        });
+    })
+}

@@ -1,0 +1,12 @@
+//! The locator over real gRPC, started in this process on a free port (and as a process of its
+//! own where it is killed).
+
+mod announcing;
+mod hostile;
+mod leases;
+mod locating;
+mod machines;
+mod process;
+mod searching;
+mod support;
+mod zones;

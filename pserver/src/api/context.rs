@@ -1,0 +1,58 @@
+//! What handlers work with: one [`Shared`] a peer, one [`Worker`] a worker thread.
+
+use std::{sync::Arc, time::Instant};
+
+use vecino_rest::PeerId;
+
+use super::access::Policy;
+use crate::{
+    content::Store,
+    download::{Downloads, fetch::Fetcher},
+    locate::{Strategy, central::presence::Presence, flood::Flood},
+    metrics::Metrics,
+    neighbour::inbound::Inbound,
+};
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// This peer.
+    pub peer: PeerId,
+    /// Its place.
+    pub site: Option<String>,
+    /// Strategies, in order of trial.
+    pub strategies: Vec<Arc<dyn Strategy>>,
+    /// Whether there are locators to be found through.
+    pub has_locator: bool,
+    /// What it holds.
+    pub store: Arc<Store>,
+    /// Whether and where others find it.
+    pub presence: Arc<Presence>,
+    /// Looks up for others.
+    pub inbound: Inbound,
+    /// What it fetches.
+    pub downloads: Arc<Downloads>,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// Who may do what.
+    pub policy: Policy,
+    /// When it started.
+    pub started: Instant,
+}
+
+impl Shared {
+    /// The flood overlay, when this peer is part of it.
+    pub fn flood(&self) -> Option<&Flood> {
+        self.strategies
+            .iter()
+            .find_map(|strategy| strategy.as_flood())
+    }
+}
+
+/// What belongs to one worker thread: its connections.
+pub struct Worker {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// Asks the neighbours, fetches from providers.
+    pub fetcher: Fetcher,
+}

@@ -1,0 +1,275 @@
+//! `/v1/files`: what this peer holds, and the transparent download.
+
+use std::{os::unix::fs::FileExt, sync::Arc};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, header},
+    web,
+};
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::task::spawn_blocking;
+use vecino_rest::{
+    Digest, Kind, Name,
+    body::{FileEntry, Origin, Page, Stored},
+    piece::MAX_SIZE,
+    route,
+};
+
+use super::{
+    context::Worker,
+    error::ApiError,
+    range::Asked,
+    request,
+    respond::{self, Described, Prepared},
+};
+use crate::{
+    content::{Condition, Upload},
+    download::{choice, choice::Wanted, fetch::Located},
+};
+
+#[derive(Debug, Deserialize)]
+struct ListQuery {
+    #[serde(default)]
+    prefix: String,
+    limit: Option<u32>,
+    cursor: Option<String>,
+}
+
+/// `GET /v1/files`.
+pub async fn list(
+    request: HttpRequest,
+    worker: web::Data<Worker>,
+) -> Result<web::Json<Page<FileEntry>>, ApiError> {
+    let query: ListQuery = request::query(&request)?;
+    let limit = request::limit(query.limit)?;
+    let after = query
+        .cursor
+        .as_deref()
+        .map(request::from_cursor)
+        .transpose()?;
+    let after = after.map(|place| Name::parse(&place)).transpose()?;
+    // One more tells whether there is another page.
+    let mut entries =
+        worker
+            .shared
+            .store
+            .catalogue()
+            .list(&query.prefix, after.as_ref(), limit + 1);
+    let more = entries.len() > limit;
+    entries.truncate(limit);
+    let next_cursor = entries
+        .last()
+        .filter(|_| more)
+        .map(|entry| request::to_cursor(entry.name.as_str()));
+    let items = entries.iter().map(|entry| entry.to_body()).collect();
+    Ok(web::Json(Page { items, next_cursor }))
+}
+
+#[derive(Debug, Deserialize)]
+struct GetQuery {
+    digest: Option<String>,
+    from: Option<String>,
+}
+
+fn wanted(request: &HttpRequest) -> Result<Wanted, ApiError> {
+    let name = request::name_after(request, route::FILES)?;
+    let query: GetQuery = request::query(request)?;
+    let bad = |error: &dyn std::fmt::Display| ApiError::new(Kind::BadRequest, error.to_string());
+    let digest = query
+        .digest
+        .map(|text| text.parse::<Digest>())
+        .transpose()
+        .map_err(|e| bad(&e))?;
+    let from = query
+        .from
+        .map(|text| choice::From::parse(&text))
+        .transpose()
+        .map_err(|e| bad(&e))?;
+    Ok(Wanted { name, digest, from })
+}
+
+/// `GET, HEAD /v1/files/NAME`.
+pub async fn get(
+    request: HttpRequest,
+    worker: web::Data<Worker>,
+) -> Result<HttpResponse, ApiError> {
+    let wanted = wanted(&request)?;
+    let metrics = &worker.shared.metrics;
+    let fetcher = &worker.fetcher;
+    if let Some(file) = fetcher.held(&wanted).await? {
+        return respond::file(&request, &wanted.name, file, metrics);
+    }
+    match fetcher.locate(&wanted).await? {
+        Located::Held(file) => respond::file(&request, &wanted.name, file, metrics),
+        Located::Content(digest, claims) => {
+            let described = |size| Described {
+                name: &wanted.name,
+                digest,
+                size,
+                source: "",
+            };
+            // What needs no byte is answered without fetching any, as long as nobody disputes the
+            // size; else it is proven first.
+            if let [claim] = &claims[..]
+                && let Prepared::Answered(response) =
+                    respond::prepare(&request, &described(claim.size))?
+            {
+                return Ok(response);
+            }
+            let part = |size| match respond::asked(&request, &digest, size) {
+                Asked::Part(range) => range,
+                Asked::Whole | Asked::NotSatisfiable => 0..size,
+            };
+            let (job, reader) = fetcher.read(&wanted, digest, &claims, part).await?;
+            let source = job.source().map(ToString::to_string);
+            let content = Described {
+                // What an earlier download left on the disk has no provider any more.
+                source: source.as_deref().unwrap_or("local"),
+                ..described(job.layout.size())
+            };
+            Ok(match respond::prepare(&request, &content)? {
+                Prepared::Answered(response) => response,
+                Prepared::Body(builder, range) => {
+                    respond::body(builder, range.end - range.start, metrics, reader.stream())
+                }
+            })
+        }
+        Located::Unverifiable(providers) => {
+            let mut builder = HttpResponse::Ok();
+            respond::describe_name(&mut builder, &wanted.name);
+            builder.insert_header((route::HEADER_VERIFIED, "none"));
+            if request.method() == Method::HEAD {
+                return Ok(builder.finish());
+            }
+            let (url, incoming) = fetcher.unverifiable(&wanted, &providers).await?;
+            builder.insert_header((route::HEADER_SOURCE, url.to_string()));
+            let length = incoming.length;
+            let bytes = respond::counted(metrics, incoming.into_stream());
+            Ok(match length {
+                Some(length) => builder.body(actix_web::body::SizedStream::new(length, bytes)),
+                None => builder.streaming(bytes),
+            })
+        }
+    }
+}
+
+fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
+    if let Some(value) = request.headers().get(header::IF_MATCH) {
+        let Some(tags) = request::etags(value) else {
+            return Ok(Condition::Exists);
+        };
+        let digests: Result<Vec<Digest>, _> = tags.iter().map(|tag| tag.parse()).collect();
+        return digests
+            .map(Condition::Matches)
+            .map_err(|error| ApiError::new(Kind::BadRequest, format!("If-Match: {error}")));
+    }
+    match request
+        .headers()
+        .get(header::IF_NONE_MATCH)
+        .map(request::etags)
+    {
+        None => Ok(Condition::None),
+        Some(None) => Ok(Condition::Absent),
+        Some(Some(_)) => Err(ApiError::new(
+            Kind::BadRequest,
+            "If-None-Match: only * is understood here",
+        )),
+    }
+}
+
+/// `PUT /v1/files/NAME`.
+pub async fn put(
+    request: HttpRequest,
+    mut payload: web::Payload,
+    worker: web::Data<Worker>,
+) -> Result<HttpResponse, ApiError> {
+    let name = request::name_after(&request, route::FILES)?;
+    let condition = condition(&request)?;
+    let store = &worker.shared.store;
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+        .unwrap_or(0);
+    if announced > MAX_SIZE {
+        return Err(ApiError::new(
+            Kind::TooLarge,
+            format!("{announced} bytes: at most {MAX_SIZE}"),
+        ));
+    }
+    let free = store.free_bytes(Origin::Shared);
+    if announced > free {
+        return Err(ApiError::new(
+            Kind::NoSpace,
+            format!("the body has {announced} bytes, and this peer has room for {free}"),
+        ));
+    }
+    let upload = store.begin_upload().await?;
+    receive(&mut payload, &upload).await?;
+    let shared = store.share(upload, name.clone(), condition).await?;
+    let stored = Stored {
+        name: name.clone(),
+        digest: shared.entry.digest,
+        size: shared.entry.stamp.size,
+        holders: worker
+            .shared
+            .presence
+            .url()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    };
+    let mut response = if shared.created {
+        HttpResponse::Created()
+    } else {
+        HttpResponse::Ok()
+    };
+    Ok(response
+        .insert_header((header::ETAG, format!("\"{}\"", shared.entry.digest)))
+        .insert_header((header::LOCATION, route::file(&name)))
+        .json(stored))
+}
+
+/// Bytes that are written at once.
+const WRITE_BLOCK: usize = 1 << 20;
+
+async fn receive(payload: &mut web::Payload, upload: &Upload) -> Result<(), ApiError> {
+    let mut at = 0;
+    let mut block = Vec::with_capacity(WRITE_BLOCK);
+    loop {
+        let chunk = request::next_chunk(payload).await?;
+        let is_last = chunk.is_none();
+        block.extend_from_slice(&chunk.unwrap_or_else(Bytes::new));
+        if block.len() >= WRITE_BLOCK || is_last {
+            let (file, full) = (Arc::clone(&upload.file), std::mem::take(&mut block));
+            let length = full.len() as u64;
+            let written = spawn_blocking(move || file.write_all_at(&full, at)).await;
+            written
+                .map_err(|_| ApiError::new(Kind::Internal, "interrupted"))?
+                .map_err(|error| ApiError::from(crate::download::JobError::io(error)))?;
+            at += length;
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+/// `DELETE /v1/files/NAME`.
+pub async fn delete(
+    request: HttpRequest,
+    worker: web::Data<Worker>,
+) -> Result<HttpResponse, ApiError> {
+    let name = request::name_after(&request, route::FILES)?;
+    let condition = condition(&request)?;
+    if worker.shared.store.delete(name.clone(), condition).await? {
+        Ok(HttpResponse::NoContent().finish())
+    } else {
+        Err(ApiError::new(
+            Kind::NotFound,
+            format!("this peer does not hold {name:?}"),
+        ))
+    }
+}

@@ -1,0 +1,106 @@
+//! The REST surface: which route is whose. Handlers translate between HTTP and the domain, and
+//! decide nothing; [`error`] is where errors become problems, [`access`] where requests are
+//! refused before a handler sees them.
+
+pub mod access;
+pub mod blobs;
+pub mod context;
+pub mod downloads;
+pub mod error;
+pub mod files;
+pub mod first_system;
+pub mod flood;
+pub mod machine;
+pub mod neighbour;
+pub mod network;
+pub mod overlay;
+pub mod range;
+pub mod request;
+pub mod respond;
+
+use actix_web::{
+    Resource, Route,
+    http::Method,
+    middleware::from_fn,
+    web::{self, ServiceConfig, delete, get, head, post, put},
+};
+use vecino_rest::{frozen, route};
+
+/// Everything after the prefix, whatever it is: names are parsed by their handlers.
+const REST: &str = r"/{rest:[\s\S]*}";
+
+fn resource(path: impl AsRef<str>, routes: impl IntoIterator<Item = Route>) -> Resource {
+    let resource = web::resource(path.as_ref()).default_service(web::to(error::no_method));
+    routes.into_iter().fold(resource, Resource::route)
+}
+
+/// All routes of the peer.
+pub fn routes(app: &mut ServiceConfig) {
+    let under = |prefix: &str| format!("{}{REST}", prefix.trim_end_matches('/'));
+    let client = [
+        resource(route::STATUS, [get().to(network::status)]),
+        resource(route::FILES, [get().to(files::list)]),
+        resource(
+            under(route::FILES),
+            [
+                get().to(files::get),
+                head().to(files::get),
+                put().to(files::put),
+                delete().to(files::delete),
+            ],
+        ),
+        resource(route::SEARCH, [get().to(network::search)]),
+        resource(under(route::LOCATE), [get().to(network::locate)]),
+        resource(
+            route::DOWNLOADS,
+            [get().to(downloads::list), post().to(downloads::begin)],
+        ),
+        resource(
+            format!("{}/{{id}}", route::DOWNLOADS),
+            [get().to(downloads::get), delete().to(downloads::cancel)],
+        ),
+        resource(
+            route::PEERS,
+            [get().to(network::peers), post().to(flood::connect)],
+        ),
+        resource(under(route::PEERS), [delete().to(flood::disconnect)]),
+        resource(
+            route::DISCOVER,
+            [get().to(flood::discovered), post().to(flood::discover)],
+        ),
+        resource(route::OVERLAY, [get().to(overlay::view)]),
+        resource(route::REPAIR, [post().to(overlay::repair)]),
+        resource(frozen::CONNECT, [post().to(first_system::connect)]),
+        resource(route::METRICS, [get().to(machine::metrics)]),
+    ];
+    for resource in client {
+        app.service(resource.wrap(from_fn(access::guard)));
+    }
+    let peers = [
+        resource(route::NEIGHBOUR_LOCATE, [post().to(neighbour::locate)]),
+        resource(route::NEIGHBOUR_SEARCH, [post().to(neighbour::search)]),
+        resource(
+            format!("{}/{{digest}}", route::BLOBS),
+            [get().to(blobs::get), head().to(blobs::get)],
+        ),
+        resource(
+            format!("{}/{{digest}}/pieces", route::BLOBS),
+            [get().to(blobs::pieces)],
+        ),
+        resource(
+            frozen::PEDIR_RECURSO,
+            [post().to(first_system::pedir_recurso)],
+        ),
+        resource(
+            under(frozen::DOWNLOAD),
+            [Method::GET, Method::HEAD, Method::POST]
+                .map(|method| web::method(method).to(first_system::download)),
+        ),
+        resource(route::HEALTHZ, [get().to(machine::healthz)]),
+        resource(route::READYZ, [get().to(machine::readyz)]),
+    ];
+    for resource in peers {
+        app.service(resource);
+    }
+    app.default_service(web::to(error::no_route));
+}

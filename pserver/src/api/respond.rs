@@ -1,0 +1,199 @@
+//! Answers with content: conditional requests, ranges, and the headers that say what it is.
+
+use std::{io, ops::Range, sync::Arc};
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    body::SizedStream,
+    http::{Method, StatusCode, header},
+};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use vecino_rest::{Digest, Name, route};
+
+use super::{
+    error::ApiError,
+    range::{self, Asked},
+    request::etags,
+};
+use crate::{content::read::OpenFile, metrics::Metrics};
+
+/// RFC 5987 `attr-char`.
+const KEPT_IN_PARAMETER: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'!')
+    .remove(b'#')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'^')
+    .remove(b'_')
+    .remove(b'`')
+    .remove(b'|')
+    .remove(b'~');
+
+/// What a content is.
+#[derive(Debug, Clone, Copy)]
+pub struct Described<'a> {
+    /// Its name.
+    pub name: &'a Name,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// `local`, or the URL of a provider.
+    pub source: &'a str,
+}
+
+/// What a request for a content comes to.
+pub enum Prepared {
+    /// The whole answer.
+    Answered(HttpResponse),
+    /// These bytes are to follow.
+    Body(HttpResponseBuilder, Range<u64>),
+}
+
+/// Which bytes of a content of `size` bytes the request asks for.
+pub fn asked(request: &HttpRequest, digest: &Digest, size: u64) -> Asked {
+    let text = |name| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    // Ranges are defined for GET alone (RFC 9110, section 14.2).
+    let range = text(header::RANGE).filter(|_| *request.method() == Method::GET);
+    // A date cannot be compared with a digest, so only an equal tag lets the range stand.
+    match text(header::IF_RANGE) {
+        Some(tag) if tag.trim() != format!("\"{digest}\"") => Asked::Whole,
+        _ => range::asked(range, size),
+    }
+}
+
+/// Decides on status and headers.
+pub fn prepare(request: &HttpRequest, content: &Described<'_>) -> Result<Prepared, ApiError> {
+    let tag = content.digest.to_string();
+    let not_modified = request
+        .headers()
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|value| etags(value).is_none_or(|tags| tags.contains(&tag)));
+    if not_modified {
+        return Ok(Prepared::Answered(
+            builder(StatusCode::NOT_MODIFIED, content).finish(),
+        ));
+    }
+    let (status, range) = match asked(request, &content.digest, content.size) {
+        Asked::Whole => (StatusCode::OK, 0..content.size),
+        Asked::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Asked::NotSatisfiable => return Err(ApiError::range_not_satisfiable(content.size)),
+    };
+    let mut builder = builder(status, content);
+    if status == StatusCode::PARTIAL_CONTENT {
+        let value = format!("bytes {}-{}/{}", range.start, range.end - 1, content.size);
+        builder.insert_header((header::CONTENT_RANGE, value));
+    }
+    if request.method() == Method::HEAD {
+        let length = range.end - range.start;
+        let nothing = stream::empty::<Result<Bytes, io::Error>>();
+        return Ok(Prepared::Answered(
+            builder.body(SizedStream::new(length, nothing)),
+        ));
+    }
+    Ok(Prepared::Body(builder, range))
+}
+
+fn builder(status: StatusCode, content: &Described<'_>) -> HttpResponseBuilder {
+    let mut builder = HttpResponse::build(status);
+    describe_name(&mut builder, content.name);
+    builder
+        .insert_header((header::ETAG, format!("\"{}\"", content.digest)))
+        .insert_header((header::ACCEPT_RANGES, "bytes"))
+        .insert_header((route::HEADER_VERIFIED, "blake3"))
+        .insert_header((route::HEADER_SOURCE, content.source));
+    builder
+}
+
+/// The headers that follow from the name. Content is other people's: a browser is to save it,
+/// and never to run it as a page of this peer.
+pub fn describe_name(builder: &mut HttpResponseBuilder, name: &Name) {
+    let file_name = name.file_name();
+    let plain: String = file_name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '%') || c == ' ' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    let encoded = utf8_percent_encode(file_name, KEPT_IN_PARAMETER);
+    builder
+        .content_type(
+            mime_guess::from_path(file_name)
+                .first_or_octet_stream()
+                .to_string(),
+        )
+        .insert_header((
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"),
+        ))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((
+            header::CONTENT_SECURITY_POLICY,
+            "sandbox; default-src 'none'",
+        ))
+        .insert_header((header::CACHE_CONTROL, "no-cache"));
+}
+
+/// A body of exactly `length` bytes, counted as they go.
+pub fn body<E: Into<Box<dyn std::error::Error>> + 'static>(
+    mut builder: HttpResponseBuilder,
+    length: u64,
+    metrics: &Arc<Metrics>,
+    bytes: impl Stream<Item = Result<Bytes, E>> + 'static,
+) -> HttpResponse {
+    builder.body(SizedStream::new(length, counted(metrics, bytes)))
+}
+
+/// The same bytes, counted as they go.
+pub fn counted<E: 'static>(
+    metrics: &Arc<Metrics>,
+    bytes: impl Stream<Item = Result<Bytes, E>> + 'static,
+) -> impl Stream<Item = Result<Bytes, E>> + Unpin + 'static {
+    let running = Metrics::running(&metrics.uploads);
+    let metrics = metrics.clone();
+    bytes
+        .inspect(move |chunk| {
+            let _counted_while_it_lives = &running;
+            if let Ok(chunk) = chunk {
+                metrics.bytes_sent.inc_by(chunk.len() as u64);
+            }
+        })
+        .boxed_local()
+}
+
+/// Answers with a file that is held here.
+pub fn file(
+    request: &HttpRequest,
+    name: &Name,
+    file: OpenFile,
+    metrics: &Arc<Metrics>,
+) -> Result<HttpResponse, ApiError> {
+    let entry = file.entry().clone();
+    let content = Described {
+        name,
+        digest: entry.digest,
+        size: entry.stamp.size,
+        source: "local",
+    };
+    Ok(match prepare(request, &content)? {
+        Prepared::Answered(response) => response,
+        Prepared::Body(builder, range) => {
+            let length = range.end - range.start;
+            body(builder, length, metrics, file.stream(range))
+        }
+    })
+}

@@ -1,0 +1,435 @@
+//! Settings of the peer: from the environment, with a `.env` file filling what is unset.
+//!
+//! Invariant: a [`Config`] is wholly parsed; whatever is wrong with a value was said at start,
+//! naming the variable, the value and what is accepted.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use vecino_rest::PeerUrl;
+
+use crate::{api::access::ClientAccess, download::provider_url, locate::StrategyKind};
+
+/// Everything the peer can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Locators, tried in order.
+    pub locators: Vec<PeerUrl>,
+    /// Neighbours, tried in order.
+    pub neighbours: Vec<PeerUrl>,
+    /// REST address.
+    pub bind: IpAddr,
+    /// REST port; 0 lets the system choose.
+    pub port: u16,
+    /// How other peers reach this one; derived when `None`.
+    pub public_url: Option<PeerUrl>,
+    /// What the user shares.
+    pub shared_dir: PathBuf,
+    /// What was fetched.
+    pub download_dir: PathBuf,
+    /// The peer's own state.
+    pub data_dir: PathBuf,
+    /// Label of the place.
+    pub site: Option<String>,
+    /// Who may use the client routes.
+    pub client_access: ClientAccess,
+    /// Strategies by which it looks up for others, in order of trial.
+    pub locate_by: Vec<StrategyKind>,
+    /// The bearer token.
+    pub api_token: Option<ApiToken>,
+    /// Where peers speak to each other, for chord, zone and flood; 0 lets the system choose.
+    pub overlay_port: Option<u16>,
+    /// Peers to join through.
+    pub overlay_seeds: Vec<PeerUrl>,
+    /// How often both directories are walked again, whatever the watch says.
+    pub rescan: Duration,
+}
+
+/// The bearer token; never shown.
+#[derive(Clone)]
+pub struct ApiToken(String);
+
+impl ApiToken {
+    /// A token of this text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether `presented` is this token, in constant time.
+    pub fn matches(&self, presented: &str) -> bool {
+        subtle::ConstantTimeEq::ct_eq(self.0.as_bytes(), presented.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for ApiToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(redacted)")
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{variable}={value:?}: {expected}")]
+pub struct InvalidSetting {
+    variable: &'static str,
+    value: String,
+    expected: String,
+}
+
+impl InvalidSetting {
+    fn new(variable: &'static str, value: &str, expected: impl Into<String>) -> Self {
+        Self {
+            variable,
+            value: value.to_owned(),
+            expected: expected.into(),
+        }
+    }
+}
+
+/// Every variable: name, default, meaning. `--help` prints it.
+pub const VARIABLES: [(&str, &str, &str); 14] = [
+    (
+        "URL_Request",
+        "(none)",
+        "the locator, host:port; several with commas: registered at each, asked in order",
+    ),
+    ("PORT", "80", "REST port"),
+    (
+        "URL_PEERSU",
+        "(none)",
+        "the neighbour, host:port; several with commas, tried in order",
+    ),
+    ("BIND", "0.0.0.0", "REST address"),
+    (
+        "PUBLIC_URL",
+        "(derived)",
+        "how other peers reach this one, http://host:port",
+    ),
+    ("SHARED_DIR", "shared", "what the user shares"),
+    ("DOWNLOAD_DIR", "downloads", "what was fetched"),
+    (
+        "DATA_DIR",
+        "data",
+        "the peer's own state; one peer a directory",
+    ),
+    ("SITE", "(none)", "label of the place, at most 64 bytes"),
+    (
+        "CLIENT_ACCESS",
+        "open",
+        "client routes: open (anyone reads; changes need loopback or the token), loopback, token",
+    ),
+    (
+        "LOCATE_BY",
+        "central",
+        "strategies in order of trial: central, chord, zone, flood",
+    ),
+    (
+        "OVERLAY_PORT",
+        "(off)",
+        "gRPC between peers, for chord, zone and flood",
+    ),
+    (
+        "OVERLAY_SEEDS",
+        "(none)",
+        "peers to join through, host:port of their overlay; several with commas",
+    ),
+    ("API_TOKEN_FILE", "(none)", "file with the bearer token"),
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Raw {
+    url_request: Option<String>,
+    port: Option<String>,
+    url_peersu: Option<String>,
+    bind: Option<String>,
+    public_url: Option<String>,
+    shared_dir: Option<String>,
+    download_dir: Option<String>,
+    data_dir: Option<String>,
+    site: Option<String>,
+    client_access: Option<String>,
+    locate_by: Option<String>,
+    api_token_file: Option<String>,
+    overlay_port: Option<String>,
+    overlay_seeds: Option<String>,
+}
+
+impl Config {
+    /// Reads the process environment, after a `.env` file filled what is unset.
+    pub fn from_env() -> Result<Self, InvalidSetting> {
+        match dotenvy::from_path(".env") {
+            Ok(_) => {}
+            Err(error) if error.not_found() => {}
+            Err(error) => {
+                return Err(InvalidSetting::new(
+                    ".env",
+                    &error.to_string(),
+                    "lines of the form NAME=value",
+                ));
+            }
+        }
+        // `vars` would panic on what is not UTF-8, and an empty value means unset.
+        let vars = std::env::vars_os().filter_map(|(name, value)| {
+            let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
+            let known = VARIABLES
+                .iter()
+                .any(|row| row.0.eq_ignore_ascii_case(&name));
+            (known && !value.is_empty()).then_some((name, value))
+        });
+        Self::from_vars(vars)
+    }
+
+    /// Reads `vars`, as the process environment would give them.
+    pub fn from_vars(vars: impl Iterator<Item = (String, String)>) -> Result<Self, InvalidSetting> {
+        let raw: Raw = envy::from_iter(vars)
+            .map_err(|error| InvalidSetting::new("environment", &error.to_string(), "text"))?;
+        Self::from_raw(raw)
+    }
+
+    fn from_raw(raw: Raw) -> Result<Self, InvalidSetting> {
+        let dir =
+            |value: Option<String>, default| PathBuf::from(value.as_deref().unwrap_or(default));
+        let port = parse(
+            raw.port,
+            "PORT",
+            "a port, 0 to 65535 (0: any free one)",
+            |text| text.parse().ok(),
+        )?;
+        let bind = parse(raw.bind, "BIND", "an IP address", |text| text.parse().ok())?;
+        let site = parse(
+            raw.site,
+            "SITE",
+            "at most 64 bytes without control characters",
+            |text| (text.len() <= 64 && !text.contains(char::is_control)).then(|| text.to_owned()),
+        )?;
+        let public_url = parse(
+            raw.public_url,
+            "PUBLIC_URL",
+            "http://host:port or https://host:port that other peers can reach",
+            |text| provider_url::parse(text.strip_suffix('/').unwrap_or(text)).ok(),
+        )?;
+        let client_access = parse(
+            raw.client_access,
+            "CLIENT_ACCESS",
+            "open, loopback or token",
+            ClientAccess::parse,
+        )?;
+        let locate_by = parse(
+            raw.locate_by,
+            "LOCATE_BY",
+            "strategies with commas: central, chord, zone, flood",
+            |text| {
+                text.split(',')
+                    .map(|part| StrategyKind::parse(part.trim()))
+                    .collect()
+            },
+        )?;
+        let api_token = raw
+            .api_token_file
+            .map(|path| read_token(Path::new(&path)))
+            .transpose()?;
+        let overlay_port = parse(
+            raw.overlay_port,
+            "OVERLAY_PORT",
+            "a port, 0 to 65535",
+            |text| text.parse().ok(),
+        )?;
+        let needs_overlay = locate_by
+            .iter()
+            .flatten()
+            .find(|kind: &&StrategyKind| kind.is_overlay());
+        if let (Some(kind), None) = (needs_overlay, overlay_port) {
+            return Err(InvalidSetting::new(
+                "LOCATE_BY",
+                kind.as_str(),
+                "set OVERLAY_PORT as well",
+            ));
+        }
+        let client_access = client_access.unwrap_or_default();
+        if client_access == ClientAccess::Token && api_token.is_none() {
+            return Err(InvalidSetting::new(
+                "CLIENT_ACCESS",
+                "token",
+                "set API_TOKEN_FILE as well",
+            ));
+        }
+        Ok(Self {
+            locators: endpoints(raw.url_request, "URL_Request")?,
+            neighbours: endpoints(raw.url_peersu, "URL_PEERSU")?,
+            bind: bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            port: port.unwrap_or(80),
+            public_url,
+            shared_dir: dir(raw.shared_dir, "shared"),
+            download_dir: dir(raw.download_dir, "downloads"),
+            data_dir: dir(raw.data_dir, "data"),
+            site,
+            client_access,
+            locate_by: locate_by.unwrap_or_else(|| vec![StrategyKind::Central]),
+            api_token,
+            overlay_port,
+            overlay_seeds: endpoints(raw.overlay_seeds, "OVERLAY_SEEDS")?,
+            rescan: RESCAN,
+        })
+    }
+
+    /// The resolved values, one `NAME=value` a line, secrets redacted.
+    pub fn print(&self) -> String {
+        let list = |endpoints: &[PeerUrl]| {
+            endpoints
+                .iter()
+                .map(PeerUrl::authority)
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        let strategies: Vec<_> = self.locate_by.iter().map(|kind| kind.as_str()).collect();
+        let url = self.public_url.as_ref().map(ToString::to_string);
+        [
+            ("URL_Request", list(&self.locators)),
+            ("PORT", self.port.to_string()),
+            ("URL_PEERSU", list(&self.neighbours)),
+            ("BIND", self.bind.to_string()),
+            ("PUBLIC_URL", url.unwrap_or("(derived)".to_owned())),
+            ("SHARED_DIR", self.shared_dir.display().to_string()),
+            ("DOWNLOAD_DIR", self.download_dir.display().to_string()),
+            ("DATA_DIR", self.data_dir.display().to_string()),
+            ("SITE", self.site.clone().unwrap_or_default()),
+            ("CLIENT_ACCESS", self.client_access.as_str().to_owned()),
+            ("LOCATE_BY", strategies.join(",")),
+            (
+                "OVERLAY_PORT",
+                self.overlay_port
+                    .map_or("(off)".to_owned(), |port| port.to_string()),
+            ),
+            ("OVERLAY_SEEDS", list(&self.overlay_seeds)),
+            (
+                "API_TOKEN_FILE",
+                self.api_token
+                    .as_ref()
+                    .map_or("", |_| "(redacted)")
+                    .to_owned(),
+            ),
+        ]
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .concat()
+    }
+}
+
+/// The directories are walked again this often even when the watch saw nothing.
+const RESCAN: Duration = Duration::from_secs(60);
+
+/// Most locators or neighbours that are of use.
+const MAX_ENDPOINTS: usize = 16;
+
+fn parse<T>(
+    value: Option<String>,
+    variable: &'static str,
+    expected: &'static str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, InvalidSetting> {
+    value
+        .map(|text| {
+            parse(text.trim())
+                .ok_or_else(|| InvalidSetting::new(variable, &text, format!("expected {expected}")))
+        })
+        .transpose()
+}
+
+fn endpoints(
+    value: Option<String>,
+    variable: &'static str,
+) -> Result<Vec<PeerUrl>, InvalidSetting> {
+    let parsed = parse(
+        value,
+        variable,
+        "host:port, at most 16 of them with commas",
+        |text| {
+            let all: Option<Vec<_>> = text
+                .split(',')
+                .map(|part| PeerUrl::parse_endpoint(part.trim(), None).ok())
+                .collect();
+            all.filter(|all| all.len() <= MAX_ENDPOINTS)
+        },
+    )?;
+    Ok(parsed.unwrap_or_default())
+}
+
+fn read_token(path: &Path) -> Result<ApiToken, InvalidSetting> {
+    let wrong =
+        |why: String| InvalidSetting::new("API_TOKEN_FILE", &path.display().to_string(), why);
+    let text =
+        std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let token = text.trim();
+    let usable = (16..=1024).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic());
+    if !usable {
+        return Err(wrong(
+            "expected a file with 16 to 1024 visible ASCII characters".to_owned(),
+        ));
+    }
+    Ok(ApiToken::new(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(vars: &[(&str, &str)]) -> Result<Config, String> {
+        Config::from_vars(vars.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_frozen_variables_are_read() {
+        let config = config(&[
+            ("URL_Request", "127.0.0.1:51015"),
+            ("PORT", "8081"),
+            ("URL_PEERSU", "127.0.0.1:8082, http://peer.lan:80/"),
+        ])
+        .expect("valid");
+        assert_eq!(config.locators[0].to_string(), "http://127.0.0.1:51015");
+        assert_eq!(config.port, 8081);
+        assert_eq!(config.neighbours[1].authority(), "peer.lan:80");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_what_is_accepted() {
+        for (variable, value) in [
+            ("PORT", "eighty"),
+            ("PORT", "65536"),
+            ("URL_PEERSU", "127.0.0.1"),
+            ("URL_Request", "a/b:1"),
+            ("BIND", "everywhere"),
+            ("PUBLIC_URL", "ftp://a:1"),
+            ("PUBLIC_URL", "http://user@a:1"),
+            ("CLIENT_ACCESS", "all"),
+            ("CLIENT_ACCESS", "token"),
+            ("LOCATE_BY", "guess"),
+            ("SITE", "a\nb"),
+            ("API_TOKEN_FILE", "/nonexistent/token"),
+        ] {
+            let error = config(&[(variable, value)]).expect_err(variable);
+            assert!(
+                error.starts_with(&format!("{variable}={value:?}: ")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_token_is_never_printed() {
+        let mut config = config(&[]).expect("valid");
+        config.api_token = Some(ApiToken::new("sesame-sesame-sesame"));
+        assert!(!config.print().contains("sesame"));
+        assert!(!format!("{config:?}").contains("sesame"));
+        assert!(
+            config
+                .api_token
+                .is_some_and(|t| t.matches("sesame-sesame-sesame"))
+        );
+    }
+}

@@ -1,0 +1,537 @@
+//! The content that this peer holds: what the user shares, what was fetched, what is on its way.
+//!
+//! [`Store`] is the only door: it opens what is held, takes uploads, keeps finished downloads and
+//! deletes. It knows nothing of the network; [`catalogue::Catalogue::follow`] tells those who
+//! announce.
+
+pub mod catalogue;
+pub mod hash;
+pub mod import;
+pub mod index;
+pub mod ledger;
+pub mod part;
+pub mod publish;
+pub mod read;
+pub mod scan;
+pub mod stamp;
+#[cfg(test)]
+mod tests;
+pub mod verify;
+pub mod watch;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{sync::Mutex, task::spawn_blocking};
+use vecino_rest::{
+    Digest, Name,
+    body::{FileCounts, Origin, Pieces},
+    piece::Layout,
+};
+
+use self::{
+    catalogue::{Catalogue, Entry},
+    hash::{Hashed, hash_file},
+    import::{Importer, Roots},
+    index::IndexError,
+    ledger::Ledger,
+    part::Part,
+    publish::{Replace, publish},
+    read::OpenFile,
+    scan::is_hidden,
+    stamp::Stamp,
+};
+use crate::metrics::Metrics;
+
+/// Bytes of the disks that are never filled.
+const FLOOR: u64 = 16 << 20;
+
+/// Why something could not be stored, opened or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The condition of the request does not hold.
+    #[error("{0}")]
+    Precondition(String),
+    /// The name is taken by another content.
+    #[error("{0}")]
+    Conflict(String),
+    /// The name cannot be used here.
+    #[error("{0}")]
+    BadName(String),
+    /// A directory cannot be used.
+    #[error("{variable}={dir:?} cannot be used: {error}")]
+    Directory {
+        /// Which.
+        variable: &'static str,
+        /// Where.
+        dir: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// One of the directories lies in another.
+    #[error("{0}")]
+    Overlap(String),
+    /// The disk is full.
+    #[error("no room left on this peer's disk")]
+    NoSpace,
+    /// Disk or permission.
+    #[error("{0}: {1}")]
+    Io(&'static str, #[source] io::Error),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A blocking task ended before its time.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl StoreError {
+    fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace,
+            _ => Self::Io(doing, error),
+        }
+    }
+}
+
+/// What a request demands of what is there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing: another content is a conflict.
+    None,
+    /// One of these contents is there (`If-Match`).
+    Matches(Vec<Digest>),
+    /// Something is there (`If-Match: *`).
+    Exists,
+    /// Nothing is there (`If-None-Match: *`).
+    Absent,
+}
+
+/// What became of an upload.
+#[derive(Debug)]
+pub struct Shared {
+    /// What is shared now.
+    pub entry: Arc<Entry>,
+    /// It was not before.
+    pub created: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Store {
+    roots: Roots,
+    parts: PathBuf,
+    catalogue: Arc<Catalogue>,
+    ledger: Arc<Ledger>,
+    importer: Arc<Importer>,
+    /// Held while a name is decided on, so that two uploads of one name come one after the other.
+    naming: Mutex<()>,
+}
+
+impl Store {
+    /// Opens the store and makes the directories that are missing. Blocks.
+    pub fn open(
+        shared: &Path,
+        fetched: &Path,
+        data: &Path,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        let parts = data.join("parts");
+        for (variable, dir) in [
+            ("SHARED_DIR", shared),
+            ("DOWNLOAD_DIR", fetched),
+            ("DATA_DIR", &*parts),
+        ] {
+            fs::create_dir_all(dir).map_err(|error| StoreError::Directory {
+                variable,
+                dir: dir.to_owned(),
+                error,
+            })?;
+        }
+        part::tidy(&parts, SystemTime::now(), true)
+            .map_err(StoreError::io("tidying unfinished downloads"))?;
+        let absolute = |dir: &Path| {
+            dir.canonicalize()
+                .map_err(StoreError::io("directory cannot be read"))
+        };
+        let roots = Roots {
+            shared: absolute(shared)?,
+            fetched: absolute(fetched)?,
+        };
+        let all = [
+            ("SHARED_DIR", roots.shared.clone()),
+            ("DOWNLOAD_DIR", roots.fetched.clone()),
+            ("DATA_DIR", absolute(data)?),
+        ];
+        for (outer, outer_path) in &all {
+            for (inner, inner_path) in all.iter().filter(|(inner, _)| inner != outer) {
+                if inner_path.starts_with(outer_path) {
+                    return Err(StoreError::Overlap(format!(
+                        "{inner}={inner_path:?} lies in {outer}={outer_path:?}: give each a \
+                         directory of its own, or what is yours alone would be shared"
+                    )));
+                }
+            }
+        }
+        let catalogue = Arc::new(Catalogue::default());
+        let (ledger, rows) = Ledger::open(&data.join("index.redb"))?;
+        let ledger = Arc::new(ledger);
+        let importer = Importer::new(
+            roots.clone(),
+            catalogue.clone(),
+            ledger.clone(),
+            rows,
+            metrics,
+        );
+        Ok(Self {
+            roots,
+            parts,
+            catalogue,
+            ledger,
+            importer,
+            naming: Mutex::default(),
+        })
+    }
+
+    /// What is held.
+    pub fn catalogue(&self) -> &Arc<Catalogue> {
+        &self.catalogue
+    }
+
+    /// What keeps the catalogue true; run it once.
+    pub fn importer(&self) -> &Arc<Importer> {
+        &self.importer
+    }
+
+    /// Where unfinished downloads lie.
+    pub fn parts(&self) -> &Path {
+        &self.parts
+    }
+
+    /// Files and bytes held; `announced` is left at 0.
+    pub fn counts(&self) -> FileCounts {
+        FileCounts {
+            hashing: self.importer.waiting(),
+            ..self.catalogue.counts()
+        }
+    }
+
+    /// Bytes that may still be stored for `origin`, on the way and at the end of it; a floor is
+    /// left free.
+    pub fn free_bytes(&self, origin: Origin) -> u64 {
+        let free = |dir: &Path| {
+            rustix::fs::statvfs(dir).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        };
+        free(&self.parts)
+            .min(free(self.roots.of(origin)))
+            .saturating_sub(FLOOR)
+    }
+
+    /// Deletes what nobody goes on with; see [`part::tidy`]. Blocks.
+    pub fn tidy(&self) {
+        if let Err(error) = part::tidy(&self.parts, SystemTime::now(), false) {
+            log::warn!("tidying unfinished downloads: {error}");
+        }
+    }
+
+    /// Opens what the catalogue holds; `None` when it changed and is no longer that.
+    pub async fn read(&self, entry: Arc<Entry>) -> Result<Option<OpenFile>, StoreError> {
+        let importer = self.importer.clone();
+        spawn_blocking(move || OpenFile::open(entry, importer))
+            .await
+            .map_err(|_| StoreError::Interrupted)?
+            .map_err(StoreError::io("file cannot be read"))
+    }
+
+    /// The piece hashes of a content that is held.
+    pub async fn pieces(&self, digest: Digest) -> Result<Option<Pieces>, StoreError> {
+        let Some(entry) = self.catalogue.by_digest(&digest) else {
+            return Ok(None);
+        };
+        let Some(layout) = Layout::of(entry.stamp.size) else {
+            return Ok(None);
+        };
+        let pieces = if layout.pieces() == 1 {
+            vec![digest]
+        } else {
+            let ledger = self.ledger.clone();
+            let read = spawn_blocking(move || ledger.pieces(&digest)).await;
+            match read.map_err(|_| StoreError::Interrupted)?? {
+                Some(pieces) => pieces,
+                None => return Ok(None),
+            }
+        };
+        Ok(Some(Pieces {
+            digest,
+            size: layout.size(),
+            piece_size: layout.piece_size(),
+            pieces,
+        }))
+    }
+
+    /// An empty file for an upload; gone again unless [`Store::share`] takes it.
+    pub async fn begin_upload(&self) -> Result<Upload, StoreError> {
+        let path = self
+            .parts
+            .join(format!("{:032x}.upload", rand::random::<u128>()));
+        let upload = spawn_blocking(move || {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o644)
+                .open(&path)?;
+            Ok(Upload {
+                file: Arc::new(file),
+                path,
+            })
+        });
+        upload
+            .await
+            .map_err(|_| StoreError::Interrupted)?
+            .map_err(StoreError::io("upload cannot begin"))
+    }
+
+    /// Shares a finished upload under `name`.
+    pub async fn share(
+        self: &Arc<Self>,
+        upload: Upload,
+        name: Name,
+        condition: Condition,
+    ) -> Result<Shared, StoreError> {
+        refuse_hidden(&name)?;
+        // The long part, before anybody has to wait for it.
+        let hash = move || {
+            let synced = upload.file.sync_all();
+            synced.map_err(StoreError::io("upload cannot be written"))?;
+            let hashed = hash_file(&upload.path, Duration::ZERO).map_err(|error| {
+                StoreError::Io("upload cannot be read", io::Error::other(error.to_string()))
+            })?;
+            Ok::<_, StoreError>((upload, hashed))
+        };
+        let (upload, hashed) = spawn_blocking(hash)
+            .await
+            .map_err(|_| StoreError::Interrupted)??;
+        let _naming = self.naming.lock().await;
+        let store = self.clone();
+        spawn_blocking(move || store.share_hashed(&upload, hashed, name, &condition))
+            .await
+            .map_err(|_| StoreError::Interrupted)?
+    }
+
+    fn share_hashed(
+        &self,
+        upload: &Upload,
+        hashed: Hashed,
+        name: Name,
+        condition: &Condition,
+    ) -> Result<Shared, StoreError> {
+        let mut there = self.catalogue.by_origin(Origin::Shared, &name);
+        // The user may have deleted or changed it a moment ago.
+        if let Some(entry) = there.take_if(|entry| !entry.is_still()) {
+            self.importer.dismiss(&entry);
+            self.importer.touch(entry.origin, &entry.path);
+        }
+        check(condition, &name, there.as_deref())?;
+        if let Some(entry) = &there {
+            if entry.digest == hashed.digest {
+                return Ok(Shared {
+                    entry: entry.clone(),
+                    created: false,
+                });
+            }
+            if *condition == Condition::None {
+                return Err(StoreError::Conflict(format!(
+                    "{name:?} is shared with another content, digest {}: choose another name, or \
+                     replace it with 'If-Match: \"{}\"'",
+                    entry.digest, entry.digest
+                )));
+            }
+        }
+        let replace = if there.is_some() {
+            Replace::Yes
+        } else {
+            Replace::No
+        };
+        let path =
+            publish(&upload.path, &self.roots.shared, &name, replace).map_err(
+                |error| match error.kind() {
+                    io::ErrorKind::AlreadyExists
+                    | io::ErrorKind::IsADirectory
+                    | io::ErrorKind::NotADirectory
+                    | io::ErrorKind::DirectoryNotEmpty => StoreError::Conflict(format!(
+                        "{name:?} is taken in the shared directory ({error}): choose another name"
+                    )),
+                    _ => StoreError::io("upload cannot be stored")(error),
+                },
+            )?;
+        let stamp = stamp_of(&path)?;
+        let entry = Entry {
+            name,
+            origin: Origin::Shared,
+            path,
+            stamp,
+            digest: hashed.digest,
+        };
+        self.importer.admit(vec![(entry.clone(), hashed.pieces)]);
+        Ok(Shared {
+            entry: Arc::new(entry),
+            created: true,
+        })
+    }
+
+    /// Deletes what is held under `name`, shared and fetched; false when there was nothing.
+    pub async fn delete(
+        self: &Arc<Self>,
+        name: Name,
+        condition: Condition,
+    ) -> Result<bool, StoreError> {
+        let _naming = self.naming.lock().await;
+        let store = self.clone();
+        let delete = move || {
+            let held: Vec<_> = [Origin::Shared, Origin::Fetched]
+                .into_iter()
+                .filter_map(|origin| store.catalogue.by_origin(origin, &name))
+                .collect();
+            if held.is_empty() {
+                check(&condition, &name, None)?;
+            }
+            // Nothing is deleted unless all of it is what the condition says, now.
+            for entry in &held {
+                if !entry.is_still() && !matches!(condition, Condition::None) {
+                    store.importer.touch(entry.origin, &entry.path);
+                    return Err(StoreError::Precondition(format!(
+                        "{name:?} changed just now"
+                    )));
+                }
+                check(&condition, &name, Some(entry))?;
+            }
+            let deleted = !held.is_empty();
+            for entry in held {
+                match fs::remove_file(&entry.path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(StoreError::Io("file cannot be deleted", error));
+                    }
+                    _ => store.importer.dismiss(&entry),
+                }
+            }
+            Ok(deleted)
+        };
+        spawn_blocking(delete)
+            .await
+            .map_err(|_| StoreError::Interrupted)?
+    }
+
+    /// Keeps a finished part as `name` in `DOWNLOAD_DIR`. A file that is there already is never
+    /// replaced, whatever it is: then the part is kept under the name with the beginning of its
+    /// digest in it. What is held under the name already is kept once. Answers what the file is
+    /// now, when the part became it. Blocks.
+    pub fn keep(
+        &self,
+        part: &Part,
+        name: Name,
+        digest: Digest,
+        modified_ms: i64,
+    ) -> Result<Option<Stamp>, StoreError> {
+        refuse_hidden(&name)?;
+        // Who asks while the last bytes of another download are being kept begins a new one.
+        let held = self.catalogue().by_name_and_digest(&name, &digest);
+        if held.is_some_and(|held| stamp_of(&held.path).is_ok_and(|stamp| stamp == held.stamp)) {
+            part.dispose();
+            return Ok(None);
+        }
+        let finished = part
+            .finish(modified_ms)
+            .map_err(StoreError::io("download cannot be written"))?;
+        let other_name = with_digest(&name, &digest);
+        let taken = StoreError::Conflict(format!(
+            "{name:?} cannot be kept: its place in the download directory is taken"
+        ));
+        for name in std::iter::once(name).chain(other_name) {
+            match publish(finished, &self.roots.fetched, &name, Replace::No) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                published => {
+                    let path = published.map_err(StoreError::io("download cannot be kept"))?;
+                    let stamp = stamp_of(&path)?;
+                    let pieces = (part.pieces.len() > 1).then(|| part.pieces.as_slice().into());
+                    let entry = Entry {
+                        name,
+                        origin: Origin::Fetched,
+                        path,
+                        stamp,
+                        digest,
+                    };
+                    self.importer.admit(vec![(entry, pieces)]);
+                    part.dispose();
+                    return Ok(Some(stamp));
+                }
+            }
+        }
+        Err(taken)
+    }
+}
+
+/// `a.txt` as `a (1f3c9a2b).txt`; `None` when that is too long.
+fn with_digest(name: &Name, digest: &Digest) -> Option<Name> {
+    let file = name.file_name();
+    let folder = name.as_str().strip_suffix(file)?;
+    let (stem, extension) = match file.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() => (stem, format!(".{extension}")),
+        _ => (file, String::new()),
+    };
+    let digest = digest.to_string();
+    Name::parse(&format!("{folder}{stem} ({}){extension}", &digest[..8])).ok()
+}
+
+fn stamp_of(path: &Path) -> Result<Stamp, StoreError> {
+    let metadata = fs::symlink_metadata(path).map_err(StoreError::io("file is gone"))?;
+    Ok(Stamp::of(&metadata))
+}
+
+/// What is hidden is not shared, so it is not stored either.
+fn refuse_hidden(name: &Name) -> Result<(), StoreError> {
+    if name.parts().any(is_hidden) {
+        return Err(StoreError::BadName(format!(
+            "{name:?} cannot be stored: a part of it begins with a dot, and hidden files are not \
+             shared"
+        )));
+    }
+    Ok(())
+}
+
+fn check(condition: &Condition, name: &Name, there: Option<&Entry>) -> Result<(), StoreError> {
+    let holds = match condition {
+        Condition::None => true,
+        Condition::Matches(digests) => there.is_some_and(|entry| digests.contains(&entry.digest)),
+        Condition::Exists => there.is_some(),
+        Condition::Absent => there.is_none(),
+    };
+    if holds {
+        return Ok(());
+    }
+    Err(StoreError::Precondition(match there {
+        Some(entry) => format!("{name:?} is shared with digest {}", entry.digest),
+        None => format!("{name:?} is not shared here"),
+    }))
+}
+
+/// A file that an upload is written to; deleted when dropped, unless it got its name.
+#[derive(Debug)]
+pub struct Upload {
+    /// Written to by positional writes.
+    pub file: Arc<File>,
+    path: PathBuf,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        // Renamed away by then when it was shared.
+        let _ = fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,141 @@
+//! Puts a finished file under its name: whole or not at all, durable, inside its directory.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use vecino_rest::Name;
+
+use super::scan::TEMPORARY_PREFIX;
+
+/// Whether a file of that name may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// `AlreadyExists` then.
+    No,
+    /// Yes.
+    Yes,
+}
+
+/// Renames `temporary`, which is synced, to `name` below `root`, making the directories on the
+/// way; answers the new path. Across file systems it copies first. Blocks.
+pub fn publish(
+    temporary: &Path,
+    root: &Path,
+    name: &Name,
+    replace: Replace,
+) -> io::Result<PathBuf> {
+    let target = root.join(name.as_str());
+    let parent = target.parent().unwrap_or(root);
+    let deepest_there = parent
+        .ancestors()
+        .find(|dir| dir.is_dir())
+        .unwrap_or(root)
+        .to_owned();
+    // A symbolic link on the way would lead out of the directory. What is made below the deepest
+    // directory that is there are directories, not links.
+    if !deepest_there
+        .canonicalize()?
+        .starts_with(root.canonicalize()?)
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            format!(
+                "{} leads out of {} through a symbolic link",
+                parent.display(),
+                root.display()
+            ),
+        ));
+    }
+    fs::create_dir_all(parent)?;
+    match rename(temporary, &target, replace) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let near = parent.join(format!(
+                "{TEMPORARY_PREFIX}{:016x}.tmp",
+                rand::random::<u64>()
+            ));
+            let copied =
+                copy_synced(temporary, &near).and_then(|()| rename(&near, &target, replace));
+            if copied.is_err() {
+                // What was copied so far is of no use; the error above says why.
+                let _ = fs::remove_file(&near);
+            }
+            copied?;
+            fs::remove_file(temporary)?;
+        }
+        renamed => renamed?,
+    }
+    for dir in parent.ancestors() {
+        File::open(dir)?.sync_all()?;
+        if dir == deepest_there {
+            break;
+        }
+    }
+    Ok(target)
+}
+
+fn rename(from: &Path, to: &Path, replace: Replace) -> io::Result<()> {
+    if replace == Replace::Yes {
+        return fs::rename(from, to);
+    }
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some file systems cannot; a hard link refuses an existing name as well.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        renamed => Ok(renamed?),
+    }
+}
+
+fn copy_synced(from: &Path, to: &Path) -> io::Result<()> {
+    let modified = fs::metadata(from)?.modified()?;
+    fs::copy(from, to)?;
+    let copy = File::options().write(true).open(to)?;
+    copy.set_modified(modified)?;
+    copy.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).expect("valid")
+    }
+
+    #[test]
+    fn a_file_gets_its_name_whole_and_replaces_only_when_told() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let root = dir.path().join("root");
+        fs::create_dir(&root).expect("made");
+        let temporary = dir.path().join("t");
+        fs::write(&temporary, "1").expect("written");
+        let path = publish(&temporary, &root, &name("a/b/c"), Replace::No).expect("published");
+        assert_eq!(fs::read(&path).expect("there"), b"1");
+        assert!(!temporary.exists());
+        fs::write(&temporary, "2").expect("written");
+        let error = publish(&temporary, &root, &name("a/b/c"), Replace::No).expect_err("taken");
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).expect("there"), b"1");
+        publish(&temporary, &root, &name("a/b/c"), Replace::Yes).expect("replaced");
+        assert_eq!(fs::read(&path).expect("there"), b"2");
+    }
+
+    #[test]
+    fn a_link_does_not_lead_out() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (root, outside) = (dir.path().join("root"), dir.path().join("outside"));
+        fs::create_dir(&root).expect("made");
+        fs::create_dir(&outside).expect("made");
+        std::os::unix::fs::symlink(&outside, root.join("link")).expect("linked");
+        let temporary = dir.path().join("t");
+        fs::write(&temporary, "1").expect("written");
+        assert!(publish(&temporary, &root, &name("link/a"), Replace::No).is_err());
+        assert!(publish(&temporary, &root, &name("link/new/dir/a"), Replace::No).is_err());
+        assert_eq!(fs::read_dir(&outside).expect("there").count(), 0);
+    }
+}

@@ -1,0 +1,104 @@
+//! Reads content that is sent out: large positional reads off the event loop, one ahead.
+//!
+//! Invariant: no byte leaves that was read after the file changed; a file that does is noticed
+//! here, the stream ends in an error, and the importer looks at it again.
+
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{catalogue::Entry, hash::open_regular, import::Importer, stamp::Stamp};
+
+/// Read and sent at a time.
+const CHUNK: u64 = 1 << 20;
+
+/// A file of the catalogue, open, and known to be the one that was hashed.
+#[derive(Debug, Clone)]
+pub struct OpenFile {
+    file: Arc<File>,
+    entry: Arc<Entry>,
+    importer: Arc<Importer>,
+}
+
+impl OpenFile {
+    /// Opens the file of `entry`; `None` when it is not the one that was hashed. Blocks.
+    pub fn open(entry: Arc<Entry>, importer: Arc<Importer>) -> io::Result<Option<Self>> {
+        let file = match open_regular(&entry.path) {
+            Ok(file) => file,
+            Err(error) => {
+                importer.touch(entry.origin, &entry.path);
+                return if error.kind() == io::ErrorKind::PermissionDenied {
+                    Err(error)
+                } else {
+                    Ok(None)
+                };
+            }
+        };
+        let opened = Self {
+            file: Arc::new(file),
+            entry,
+            importer,
+        };
+        Ok(opened.is_unchanged()?.then_some(opened))
+    }
+
+    /// What it is.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    fn is_unchanged(&self) -> io::Result<bool> {
+        let unchanged = Stamp::of(&self.file.metadata()?) == self.entry.stamp;
+        if !unchanged {
+            self.importer.touch(self.entry.origin, &self.entry.path);
+        }
+        Ok(unchanged)
+    }
+
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let bytes = read_at(&self.file, range)?;
+        if self.is_unchanged()? {
+            Ok(bytes)
+        } else {
+            Err(io::Error::other("the file changed while it was sent"))
+        }
+    }
+
+    /// The bytes of `range`, in chunks; ends in an error when the file changes.
+    pub fn stream(self, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> {
+        let next = self.clone().read_ahead(range.clone());
+        stream::unfold((self, range, next), |(file, range, next)| async move {
+            let chunk = match next?.await {
+                Ok(Ok(chunk)) => chunk,
+                Ok(Err(error)) => {
+                    log::warn!("{}: {error}", file.entry.path.display());
+                    return Some((Err(error), (file, 0..0, None)));
+                }
+                Err(error) => return Some((Err(io::Error::other(error)), (file, 0..0, None))),
+            };
+            let rest = range.start + chunk.len() as u64..range.end;
+            let next = file.clone().read_ahead(rest.clone());
+            Some((Ok(chunk), (file, rest, next)))
+        })
+    }
+
+    fn read_ahead(self, range: Range<u64>) -> Option<JoinHandle<io::Result<Bytes>>> {
+        let chunk = first_chunk(&range);
+        (!chunk.is_empty()).then(|| spawn_blocking(move || self.read(chunk)))
+    }
+}
+
+/// The first bytes of `range` that are read at once.
+pub fn first_chunk(range: &Range<u64>) -> Range<u64> {
+    range.start..range.end.min(range.start.saturating_add(CHUNK))
+}
+
+/// Exactly the bytes of `range`. Blocks.
+pub fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+    let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
+    let mut buffer = vec![0; length];
+    file.read_exact_at(&mut buffer, range.start)?;
+    Ok(buffer.into())
+}

@@ -1,0 +1,105 @@
+//! The store as a whole: names, conditions, directories.
+
+use super::*;
+
+#[test]
+fn a_name_with_a_digest_keeps_its_folder_and_extension() {
+    let digest = Digest::from_bytes([0xab; 32]);
+    let named = |text: &str| {
+        let name = Name::parse(text).expect("valid");
+        with_digest(&name, &digest).map(String::from)
+    };
+    for (name, expected) in [
+        ("d/a.txt", "d/a (abababab).txt"),
+        ("a/a", "a/a (abababab)"),
+        (".hidden", ".hidden (abababab)"),
+    ] {
+        assert_eq!(named(name).as_deref(), Some(expected));
+    }
+    assert_eq!(named(&"x".repeat(255)), None);
+}
+
+#[test]
+fn keeping_never_replaces_a_file_that_is_there() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name);
+    let store = Store::open(&path("s"), &path("f"), &path("d"), Arc::default()).expect("opened");
+    fs::write(path("f/a.txt"), "the user's own").expect("written");
+    let (digest, layout) = (Digest::of(b"fetched"), Layout::of(7).expect("small"));
+    let part = Part::create(store.parts(), &digest, layout, vec![digest]).expect("begun");
+    assert!(part.admit(0, b"fetched").expect("written"));
+    let name = Name::parse("a.txt").expect("valid");
+    store.keep(&part, name, digest, 0).expect("kept");
+    assert_eq!(fs::read(path("f/a.txt")).expect("there"), b"the user's own");
+    let kept = store
+        .catalogue()
+        .by_digest(&digest)
+        .expect("kept beside it");
+    assert_eq!(fs::read(&kept.path).expect("there"), b"fetched");
+    assert!(kept.name.as_str().starts_with("a ("));
+}
+
+#[test]
+fn what_is_fetched_twice_at_once_is_kept_once() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name);
+    let store = Store::open(&path("s"), &path("f"), &path("d"), Arc::default()).expect("opened");
+    let (digest, layout) = (Digest::of(b"fetched"), Layout::of(7).expect("small"));
+    for _ in 0..2 {
+        let part = Part::create(store.parts(), &digest, layout, vec![digest]).expect("begun");
+        assert!(part.admit(0, b"fetched").expect("written"));
+        let name = Name::parse("a.txt").expect("valid");
+        store.keep(&part, name, digest, 0).expect("kept");
+        let files: Vec<_> = fs::read_dir(path("f"))
+            .expect("there")
+            .map(|entry| entry.expect("readable").file_name())
+            .collect();
+        assert_eq!(files, ["a.txt"]);
+        assert_eq!(fs::read_dir(store.parts()).expect("there").count(), 0);
+    }
+}
+
+#[test]
+fn directories_within_each_other_are_refused() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name);
+    for (shared, fetched, data) in [
+        (".", "f", "d"),
+        ("s", "s/f", "d"),
+        ("s", "f", "s/d"),
+        ("s", "s", "d"),
+        ("d/s", "f", "d"),
+    ] {
+        let opened = Store::open(&path(shared), &path(fetched), &path(data), Arc::default());
+        assert!(
+            matches!(opened, Err(StoreError::Overlap(_))),
+            "{shared} {fetched} {data}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_condition_deletes_nothing_that_it_does_not_match() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name);
+    let opened = Store::open(&path("s"), &path("f"), &path("d"), Arc::default());
+    let store = Arc::new(opened.expect("opened"));
+    let name = Name::parse("a").expect("valid");
+    let upload = store.begin_upload().await.expect("begun");
+    let shared = store
+        .share(upload, name.clone(), Condition::None)
+        .await
+        .expect("shared");
+    let digest = shared.entry.digest;
+    fs::write(path("s/a"), "the user's newer one").expect("written");
+    let matching = Condition::Matches(vec![digest]);
+    let refused = store.delete(name.clone(), matching).await;
+    assert!(
+        matches!(refused, Err(StoreError::Precondition(_))),
+        "{refused:?}"
+    );
+    assert_eq!(
+        fs::read(path("s/a")).expect("there"),
+        b"the user's newer one"
+    );
+}

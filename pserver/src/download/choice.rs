@@ -1,0 +1,226 @@
+//! Which content and which providers a located name means: pure.
+//!
+//! Never a guess: several digests under one name are the caller's to choose from.
+
+use std::collections::BTreeMap;
+
+use vecino_rest::{
+    Digest, Name, PeerId, PeerUrl,
+    body::{LocateQuery, Provider, Variant},
+    peer_url::InvalidPeerUrl,
+};
+
+use super::provider_url;
+
+/// What a client asked for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The name.
+    pub name: Name,
+    /// Which variant.
+    pub digest: Option<Digest>,
+    /// Only from this provider.
+    pub from: Option<From>,
+}
+
+/// A provider that a client named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// By its id.
+    Peer(PeerId),
+    /// By its URL.
+    Url(PeerUrl),
+}
+
+impl From {
+    /// Parses a peer id, or a URL.
+    pub fn parse(text: &str) -> Result<Self, InvalidPeerUrl> {
+        match text.parse() {
+            Ok(id) => Ok(Self::Peer(id)),
+            Err(_) => provider_url::parse(text).map(Self::Url),
+        }
+    }
+
+    fn is(&self, provider: &Provider) -> bool {
+        match self {
+            Self::Peer(id) => provider.peer == Some(*id),
+            Self::Url(url) => provider_url::parse(&provider.url).as_ref() == Ok(url),
+        }
+    }
+}
+
+impl std::fmt::Display for From {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Peer(id) => write!(f, "{id}"),
+            Self::Url(url) => write!(f, "{url}"),
+        }
+    }
+}
+
+impl Wanted {
+    /// The question to a neighbour.
+    pub fn query(&self) -> LocateQuery {
+        LocateQuery {
+            name: Some(self.name.clone()),
+            digest: None,
+            provider: self.from.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// Providers that agree on the size of a content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The size, unproven.
+    pub size: u64,
+    /// When it was last modified, unproven.
+    pub modified_ms: i64,
+    /// Who holds it.
+    pub providers: Vec<PeerUrl>,
+}
+
+/// What a located name means.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Choice {
+    /// Nobody holds it.
+    Nobody,
+    /// Several contents: choose by digest.
+    Ambiguous(Vec<Variant>),
+    /// One content. More than one claim when providers disagree on its size: most providers
+    /// first.
+    Content(Digest, Vec<Claim>),
+    /// Only the first system's contract told of it: nothing to check the bytes against.
+    Unverifiable(Vec<PeerUrl>),
+}
+
+/// Chooses among `located`; `me` is never a provider for myself.
+pub fn choose(located: Vec<Variant>, wanted: &Wanted, me: PeerId) -> Choice {
+    let mut contents: BTreeMap<Digest, Vec<Claim>> = BTreeMap::new();
+    let mut unverifiable = Vec::new();
+    let mut shown = Vec::new();
+    for mut variant in located {
+        if variant.name != wanted.name
+            || (wanted.digest.is_some() && variant.digest != wanted.digest)
+        {
+            continue;
+        }
+        variant.providers.retain(|provider| {
+            provider.peer != Some(me) && wanted.from.as_ref().is_none_or(|from| from.is(provider))
+        });
+        let providers: Vec<_> = variant
+            .providers
+            .iter()
+            .filter_map(|provider| provider_url::parse(&provider.url).ok())
+            .collect();
+        if providers.is_empty() {
+            continue;
+        }
+        match (variant.digest, variant.size) {
+            (Some(digest), Some(size)) => {
+                let modified_ms = variant.modified_ms.unwrap_or_default();
+                contents.entry(digest).or_default().push(Claim {
+                    size,
+                    modified_ms,
+                    providers,
+                });
+            }
+            _ => unverifiable.extend(providers),
+        }
+        shown.push(variant);
+    }
+    if contents.len() > 1 {
+        return Choice::Ambiguous(shown);
+    }
+    match contents.pop_first() {
+        Some((digest, mut claims)) => {
+            claims.sort_by_key(|claim| std::cmp::Reverse(claim.providers.len()));
+            Choice::Content(digest, claims)
+        }
+        None if unverifiable.is_empty() => Choice::Nobody,
+        None => Choice::Unverifiable(unverifiable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: PeerId = PeerId::from_bytes([9; 16]);
+
+    fn variant(content: &str, size: u64, ports: &[u8]) -> Variant {
+        let providers = ports.iter().map(|&port| Provider {
+            peer: Some(PeerId::from_bytes([port; 16])),
+            url: format!("http://10.0.0.1:{port}"),
+            site: None,
+        });
+        Variant {
+            name: "a".parse().expect("valid"),
+            digest: Some(Digest::of(content.as_bytes())),
+            size: Some(size),
+            modified_ms: Some(0),
+            provider_count: 1,
+            providers: providers.collect(),
+        }
+    }
+
+    fn wanted() -> Wanted {
+        Wanted {
+            name: "a".parse().expect("valid"),
+            digest: None,
+            from: None,
+        }
+    }
+
+    #[test]
+    fn two_contents_are_never_guessed_between() {
+        let located = vec![variant("1", 1, &[1]), variant("2", 1, &[2])];
+        assert!(
+            matches!(choose(located.clone(), &wanted(), ME), Choice::Ambiguous(v) if v.len() == 2)
+        );
+        let digest = Some(Digest::of(b"2"));
+        let chosen = choose(located.clone(), &Wanted { digest, ..wanted() }, ME);
+        assert!(matches!(chosen, Choice::Content(d, _) if Some(d) == digest));
+        let from = Some(From::Peer(PeerId::from_bytes([1; 16])));
+        let chosen = choose(located, &Wanted { from, ..wanted() }, ME);
+        assert!(matches!(chosen, Choice::Content(d, _) if d == Digest::of(b"1")));
+    }
+
+    #[test]
+    fn i_am_no_provider_for_myself_and_bad_urls_are_left_out() {
+        assert_eq!(
+            choose(vec![variant("1", 1, &[9])], &wanted(), ME),
+            Choice::Nobody
+        );
+        let mut bad = variant("1", 1, &[1]);
+        bad.providers[0].url = "http://169.254.169.254".to_owned();
+        assert_eq!(choose(vec![bad], &wanted(), ME), Choice::Nobody);
+    }
+
+    #[test]
+    fn a_size_that_fewer_claim_comes_later() {
+        let located = vec![variant("1", 7, &[1]), variant("1", 1, &[2, 3])];
+        let Choice::Content(_, claims) = choose(located, &wanted(), ME) else {
+            panic!("one content")
+        };
+        assert_eq!(
+            claims.iter().map(|claim| claim.size).collect::<Vec<_>>(),
+            [1, 7]
+        );
+    }
+
+    #[test]
+    fn a_content_that_can_be_checked_goes_before_one_that_cannot() {
+        let unchecked = Variant {
+            digest: None,
+            size: None,
+            ..variant("1", 1, &[1])
+        };
+        assert!(matches!(
+            choose(vec![unchecked.clone()], &wanted(), ME),
+            Choice::Unverifiable(_)
+        ));
+        let both = vec![unchecked, variant("1", 1, &[2])];
+        assert!(matches!(choose(both, &wanted(), ME), Choice::Content(..)));
+    }
+}

@@ -1,0 +1,17 @@
+//! The peer: own peer of its clients, neighbour of other peers, provider of files.
+//!
+//! `api` → `neighbour::outbound` → (the neighbour's) `neighbour::inbound` → `locate` is the way
+//! of a lookup; `api` → `download` → `content` that of a download. [`Server`] joins them.
+
+pub mod api;
+pub mod config;
+pub mod content;
+pub mod download;
+pub mod identity;
+pub mod locate;
+pub mod metrics;
+pub mod neighbour;
+pub mod server;
+
+pub use config::Config;
+pub use server::Server;

@@ -1,0 +1,170 @@
+//! The strategy `central`: asks the central locators, in order.
+//!
+//! A locator that failed a moment ago is asked last, so that a dead one does not cost every
+//! lookup its timeout. What a locator receives says what is looked up and nothing of who asked.
+
+mod convert;
+mod lookups;
+pub mod presence;
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+use vecino_grpc::v1::{self, directory_client::DirectoryClient};
+use vecino_rest::{
+    PeerUrl,
+    body::{LocateQuery, SearchPage, SearchQuery, Variant},
+};
+
+use self::lookups::{Answer, Failure, Lookups};
+use super::{LocateError, Lookup, Strategy, StrategyKind};
+
+/// How long a connection may take to come about.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// How long a single question may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// A silent connection is tried with a ping after so long ...
+const PING_AFTER: Duration = Duration::from_secs(5);
+/// ... and given up when that stays unanswered for so long.
+const PONG_WITHIN: Duration = Duration::from_secs(3);
+/// A locator that is silent for so long is not waited for alone.
+const HEDGE_AFTER: Duration = Duration::from_millis(500);
+/// A locator that failed is asked last for so long.
+const ASKED_LAST_FOR: Duration = Duration::from_secs(10);
+
+/// One channel to a locator: lookups and presence share its connection, made when first needed.
+pub fn channel(locator: &PeerUrl) -> Result<Channel, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(locator.to_string())?
+        .connect_timeout(CONNECT_WITHIN)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PONG_WITHIN)
+        .keep_alive_while_idle(true)
+        .connect_lazy())
+}
+
+#[derive(Debug)]
+struct Remote {
+    lookups: Lookups,
+    directory: DirectoryClient<Channel>,
+    failed_at: Mutex<Option<Instant>>,
+}
+
+impl Remote {
+    fn failed_lately(&self) -> bool {
+        let failed_at = self
+            .failed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        failed_at.is_some_and(|at| at.elapsed() < ASKED_LAST_FOR)
+    }
+
+    fn remember(&self, failed: bool) {
+        *self
+            .failed_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = failed.then(Instant::now);
+    }
+
+    async fn locate(&self, query: &LocateQuery) -> Result<Vec<Variant>, LocateError> {
+        match self.lookups.ask(convert::locate_request(query)).await {
+            Ok(Answer::Directory(response)) => Ok(convert::variants(response.variants)),
+            Ok(Answer::FirstSystem(url)) => Ok(convert::unverifiable(query, url)),
+            Err(Failure::BadQuery(why)) => Err(LocateError::BadQuery(why)),
+            Err(Failure::Unavailable) => Err(LocateError::Unavailable),
+        }
+    }
+
+    async fn search(&self, request: v1::SearchRequest) -> Result<SearchPage, LocateError> {
+        let mut directory = self.directory.clone();
+        match timeout(ANSWER_WITHIN, directory.search(request)).await {
+            Ok(Ok(response)) => Ok(convert::search_page(response.into_inner())),
+            Ok(Err(status)) => Err(match status.code() {
+                tonic::Code::InvalidArgument => {
+                    LocateError::BadQuery(convert::refusal(status.message()))
+                }
+                tonic::Code::Unimplemented => LocateError::Unsupported,
+                _ => LocateError::Unavailable,
+            }),
+            Err(_) => Err(LocateError::Unavailable),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Central {
+    remotes: Vec<Remote>,
+}
+
+impl Central {
+    /// Asks these locators, in this order. Must be called on the runtime that is to carry the
+    /// connections.
+    pub fn new(channels: impl IntoIterator<Item = Channel>) -> Self {
+        let remote = |channel: Channel| Remote {
+            lookups: Lookups::start(channel.clone()),
+            directory: DirectoryClient::new(channel),
+            failed_at: Mutex::default(),
+        };
+        Self {
+            remotes: channels.into_iter().map(remote).collect(),
+        }
+    }
+
+    /// The first answer. Locators are asked in order, the next one when one fails, or when it is
+    /// silent for [`HEDGE_AFTER`].
+    async fn first<'a, T, F>(&'a self, ask: impl Fn(&'a Remote) -> F) -> Result<T, LocateError>
+    where
+        F: Future<Output = Result<T, LocateError>>,
+    {
+        let (last, first): (Vec<_>, Vec<_>) = self
+            .remotes
+            .iter()
+            .partition(|remote| remote.failed_lately());
+        let mut waiting = first.into_iter().chain(last);
+        let mut asked = FuturesUnordered::new();
+        loop {
+            let next = waiting.next();
+            let is_last = next.is_none();
+            asked.extend(next.map(|remote| {
+                let answer = ask(remote);
+                async move {
+                    let answer = answer.await;
+                    let failed = matches!(answer, Err(LocateError::Unavailable));
+                    remote.remember(failed);
+                    (failed, answer)
+                }
+            }));
+            // With nobody left to ask, the asked ones have the time that they need.
+            let patience = if is_last { ANSWER_WITHIN } else { HEDGE_AFTER };
+            match timeout(patience, asked.next()).await {
+                Ok(Some((false, answer))) => return answer,
+                Ok(None) if is_last => return Err(LocateError::Unavailable),
+                Err(_) if is_last => return Err(LocateError::Unavailable),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Strategy for Central {
+    fn kind(&self) -> StrategyKind {
+        StrategyKind::Central
+    }
+
+    fn locate<'a>(&'a self, query: &'a LocateQuery) -> Lookup<'a, Vec<Variant>> {
+        Box::pin(self.first(move |remote| remote.locate(query)))
+    }
+
+    fn search<'a>(&'a self, query: &'a SearchQuery) -> Lookup<'a, SearchPage> {
+        Box::pin(async move {
+            let request = convert::search_request(query)?;
+            self.first(|remote| remote.search(request.clone())).await
+        })
+    }
+}

@@ -1,0 +1,503 @@
+//! Makes what this peer holds findable: registers at a locator, keeps the lease alive, announces
+//! what differs, and begins again whenever that ends.
+//!
+//! Invariant: while a session lives, the locator's records of this peer follow the catalogue:
+//! after registering, buckets whose fingerprints differ are replaced; from then on each change is
+//! announced in order. Falling behind the catalogue ends the session, and the next one compares
+//! again. Each configured locator has a session of its own, so that any of them knows this peer.
+
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming, transport::Channel};
+use vecino_grpc::v1::{
+    self, AnnounceRequest, AnnounceResponse, DeregisterRequest, KeepAliveRequest, RegisterRequest,
+    RegisterResponse, directory_client::DirectoryClient,
+};
+use vecino_rest::{PeerKey, PeerUrl, body::Origin};
+
+use super::ANSWER_WITHIN;
+use crate::content::{
+    Store,
+    catalogue::{Change, Record},
+};
+
+/// Records in one message; the directory takes 4096.
+const BATCH: usize = 1024;
+/// Records that replace a bucket at once: as many of the longest as a message takes.
+const REPLACED: usize = 3000;
+/// Messages that may wait for their acknowledgement.
+const UNACKNOWLEDGED: u64 = 16;
+/// Changes that come within so long go in one message.
+const GATHER: Duration = Duration::from_millis(10);
+/// Waits between tries double from the first to the last of these.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// A locator that takes no registrations is tried again after so long.
+const FOREIGN_AGAIN: Duration = Duration::from_secs(60);
+
+/// What the rest of the peer may know of its presence.
+#[derive(Debug, Default)]
+pub struct Presence {
+    sessions: AtomicUsize,
+    announced: AtomicU64,
+    /// A locator speaks only the first system's contract, which knows no registration.
+    is_unlisted: AtomicBool,
+    url: RwLock<Option<PeerUrl>>,
+    /// By what the operator said, whatever a locator says.
+    on_loopback: bool,
+}
+
+impl Presence {
+    /// With a URL that is known from the start.
+    pub fn with_url(url: Option<PeerUrl>) -> Self {
+        Self {
+            on_loopback: url.as_ref().is_some_and(PeerUrl::is_loopback),
+            url: RwLock::new(url),
+            ..Self::default()
+        }
+    }
+
+    /// Whether this peer is itself on loopback, and so may have providers there.
+    pub fn on_loopback(&self) -> bool {
+        self.on_loopback
+    }
+
+    /// Whether other peers can find what this one shares.
+    pub fn online(&self) -> bool {
+        self.sessions.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether it is as findable as its locators allow.
+    pub fn settled(&self) -> bool {
+        self.online() || self.is_unlisted.load(Ordering::Relaxed)
+    }
+
+    /// Records that other peers can find.
+    pub fn announced(&self) -> u64 {
+        if self.online() {
+            self.announced.load(Ordering::Relaxed)
+        } else {
+            0
+        }
+    }
+
+    /// How other peers reach this one, once known.
+    pub fn url(&self) -> Option<PeerUrl> {
+        self.url
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Believes a locator about this peer's URL, if a provider may have that.
+    fn set_url(&self, text: &str) {
+        let Ok(url) = PeerUrl::parse(text) else {
+            return;
+        };
+        if url.fault(self.on_loopback).is_some() {
+            return;
+        }
+        let mut known = self.url.write().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&url) {
+            log::info!("other peers reach this one at {url}");
+            *known = Some(url);
+        }
+    }
+
+    fn begin(self: &Arc<Self>) -> Session {
+        self.sessions.fetch_add(1, Ordering::AcqRel);
+        Session(self.clone())
+    }
+}
+
+/// Counts as online until dropped.
+struct Session(Arc<Presence>);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What a session needs to know.
+#[derive(Debug, Clone)]
+pub struct Announcer {
+    /// The locator, for the operator's log.
+    pub locator: PeerUrl,
+    /// Who this peer is.
+    pub key: PeerKey,
+    /// The URL that the operator gave.
+    pub public_url: Option<PeerUrl>,
+    /// REST port, for a derived URL.
+    pub port: u16,
+    /// Label of the place.
+    pub site: Option<String>,
+    /// What there is to announce.
+    pub store: Arc<Store>,
+    /// Where what comes of it is told.
+    pub presence: Arc<Presence>,
+    /// Becomes true when the peer stops.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// Why a session ended.
+enum End {
+    /// The peer stops; it deregistered.
+    Stopping,
+    /// Begin the next one at once.
+    Again,
+    /// The locator failed; try again later.
+    Failed(Status),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            // The lease is over, or the locator forgot it.
+            Code::Unauthenticated => Self::Again,
+            _ => Self::Failed(status),
+        }
+    }
+}
+
+impl Announcer {
+    /// Keeps a session at the locator behind `channel` until the peer stops.
+    pub async fn run(mut self, channel: Channel) {
+        // What is known from before is compared with the locator's records, not taken out of them.
+        let store = self.store.clone();
+        tokio::select! {
+            () = store.importer().first_scan() => {}
+            () = stopped(&mut self.stopping) => return,
+        }
+        let mut wait = BACKOFF.0;
+        let mut said = None;
+        loop {
+            let ended = self.session(&channel, &mut wait).await;
+            let pause = match ended {
+                End::Stopping => return,
+                End::Again => {
+                    said = None;
+                    Duration::ZERO
+                }
+                End::Failed(status) if status.code() == Code::Unimplemented => {
+                    self.presence.is_unlisted.store(true, Ordering::Relaxed);
+                    log::info!(
+                        "locator {}: takes no registrations (first system's contract)",
+                        self.locator
+                    );
+                    FOREIGN_AGAIN
+                }
+                End::Failed(status) => {
+                    // Once for each reason: it is tried every few seconds.
+                    let reason = reason(&status);
+                    let level = if said.as_ref() == Some(&reason) {
+                        log::Level::Debug
+                    } else {
+                        log::Level::Warn
+                    };
+                    let locator = &self.locator;
+                    log::log!(
+                        level,
+                        "not registered at locator {locator}: {reason}; trying on"
+                    );
+                    said = Some(reason);
+                    let longer = (wait * 2).min(BACKOFF.1);
+                    std::mem::replace(&mut wait, longer)
+                }
+            };
+            // Jitter keeps a crowd of peers from coming back in step; `Again` must not spin.
+            let pause = pause.mul_f64(rand::random_range(0.5..1.0)) + Duration::from_millis(20);
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = stopped(&mut self.stopping) => return,
+            }
+        }
+    }
+
+    async fn session(&mut self, channel: &Channel, wait: &mut Duration) -> End {
+        match self.try_session(channel, wait).await {
+            Ok(end) | Err(end) => end,
+        }
+    }
+
+    async fn try_session(&mut self, channel: &Channel, wait: &mut Duration) -> Result<End, End> {
+        let mut client = DirectoryClient::new(channel.clone());
+        // Before the snapshot below, so that nothing falls between.
+        let mut changes = self.store.catalogue().follow();
+        let registered = within(client.register(self.registration()))
+            .await?
+            .into_inner();
+        *wait = BACKOFF.0;
+        if self.public_url.is_none() {
+            self.presence.set_url(&registered.public_url);
+        }
+        let (announcements, outbound) = mpsc::channel(UNACKNOWLEDGED as usize);
+        let acks = within(client.announce(ReceiverStream::new(outbound)))
+            .await?
+            .into_inner();
+        let (keep_alives, outbound) = mpsc::channel(1);
+        let mut alive = within(client.keep_alive(ReceiverStream::new(outbound)))
+            .await?
+            .into_inner();
+        let mut outbox = Outbox {
+            registered: &registered,
+            announcements,
+            acks,
+            sent: 0,
+            acknowledged: 0,
+            presence: self.presence.clone(),
+        };
+        let _online = self.presence.begin();
+        let lease = Duration::from_secs(registered.lease_seconds.max(1).into());
+        let mut ticks = interval(lease / 3);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (differing, known) = compare(&self.store, &registered.fingerprints);
+        // No acknowledgement tells the number when there is nothing to announce.
+        self.presence.announced.store(known, Ordering::Relaxed);
+        let mut differing = differing.into_iter();
+        log::info!(
+            "registered at locator {}; {} of 256 buckets differ",
+            self.locator,
+            differing.len()
+        );
+        loop {
+            tokio::select! {
+                () = stopped(&mut self.stopping) => {
+                    let request = DeregisterRequest {
+                        peer_id: registered.peer_id.clone(),
+                        lease_token: registered.lease_token.clone(),
+                    };
+                    within(client.deregister(request)).await?;
+                    return Ok(End::Stopping);
+                }
+                _ = ticks.tick() => {
+                    let request = KeepAliveRequest {
+                        peer_id: registered.peer_id.clone(),
+                        lease_token: registered.lease_token.clone(),
+                        free_bytes: self.store.free_bytes(Origin::Fetched),
+                    };
+                    // One is in flight already when it does not answer: the pings decide.
+                    let _ = keep_alives.try_send(request);
+                }
+                answer = alive.message() => match answer? {
+                    Some(_) => {}
+                    None => return Err(ended()),
+                },
+                ack = outbox.acks.message() => outbox.acknowledge(ack?.ok_or_else(ended)?),
+                bucket = async { differing.next() }, if !differing.as_slice().is_empty() && outbox.has_room() => {
+                    if let Some(bucket) = bucket {
+                        outbox.replace(bucket, self.store.catalogue().bucket(bucket)).await?;
+                    }
+                }
+                change = changes.recv(), if differing.as_slice().is_empty() && outbox.has_room() => {
+                    let first = match change {
+                        Ok(change) => change,
+                        Err(broadcast::error::RecvError::Lagged(_)) => return Ok(End::Again),
+                        Err(broadcast::error::RecvError::Closed) => return Ok(End::Stopping),
+                    };
+                    sleep(GATHER).await;
+                    outbox.announce(first, &mut changes).await?;
+                }
+            }
+        }
+    }
+
+    fn registration(&self) -> RegisterRequest {
+        RegisterRequest {
+            peer_key: self.key.as_bytes().to_vec().into(),
+            public_url: self
+                .public_url
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            port: self.port.into(),
+            site: self.site.clone().unwrap_or_default(),
+            free_bytes: self.store.free_bytes(Origin::Fetched),
+        }
+    }
+}
+
+/// Waits until the peer stops.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // An error means that the server is gone, which is the same.
+    let _ = stopping.wait_for(|&stopping| stopping).await;
+}
+
+/// A status with what it came of.
+fn reason(status: &Status) -> String {
+    let mut reason = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        let text = error.to_string();
+        if !reason.contains(&text) {
+            reason = format!("{reason}: {text}");
+        }
+        source = error.source();
+    }
+    reason
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    timeout(ANSWER_WITHIN, answer)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+}
+
+fn ended() -> End {
+    End::Failed(Status::unavailable("the stream ended"))
+}
+
+/// What is announced in this session, and what of it is acknowledged.
+struct Outbox<'a> {
+    registered: &'a RegisterResponse,
+    announcements: mpsc::Sender<AnnounceRequest>,
+    acks: Streaming<AnnounceResponse>,
+    sent: u64,
+    acknowledged: u64,
+    presence: Arc<Presence>,
+}
+
+impl Outbox<'_> {
+    fn has_room(&self) -> bool {
+        self.sent - self.acknowledged < UNACKNOWLEDGED
+    }
+
+    fn acknowledge(&mut self, ack: AnnounceResponse) {
+        self.acknowledged = self.acknowledged.max(ack.batch.min(self.sent));
+        self.presence
+            .announced
+            .store(ack.records, Ordering::Relaxed);
+    }
+
+    async fn send(
+        &mut self,
+        announce: Vec<v1::Record>,
+        withdraw: Vec<v1::Record>,
+        replace_bucket: Option<u32>,
+    ) -> Result<(), End> {
+        self.sent += 1;
+        let request = AnnounceRequest {
+            peer_id: self.registered.peer_id.clone(),
+            lease_token: self.registered.lease_token.clone(),
+            batch: self.sent,
+            announce,
+            withdraw,
+            replace_bucket,
+        };
+        self.announcements.send(request).await.map_err(|_| ended())
+    }
+
+    /// Makes the locator's bucket what the catalogue's is.
+    async fn replace(&mut self, bucket: u8, records: Vec<Record>) -> Result<(), End> {
+        let mut chunks = records
+            .chunks(REPLACED)
+            .map(|chunk| chunk.iter().map(to_wire).collect());
+        let first = chunks.next().unwrap_or_default();
+        self.send(first, Vec::new(), Some(bucket.into())).await?;
+        for more in chunks {
+            self.drain_acks().await?;
+            self.send(more, Vec::new(), None).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until another message may be sent.
+    async fn drain_acks(&mut self) -> Result<(), End> {
+        while !self.has_room() {
+            let ack = self.acks.message().await?.ok_or_else(ended)?;
+            self.acknowledge(ack);
+        }
+        Ok(())
+    }
+
+    /// Announces `first` and what else is waiting. The last change of a record wins, so the
+    /// order within one message does not matter.
+    async fn announce(
+        &mut self,
+        first: Change,
+        changes: &mut broadcast::Receiver<Change>,
+    ) -> Result<(), End> {
+        let mut last = std::collections::BTreeMap::new();
+        let mut next = Some(first);
+        while let Some(change) = next.take() {
+            let key = match &change {
+                Change::Added(record) => (record.digest, record.name.clone()),
+                Change::Removed(digest, name) => (*digest, name.clone()),
+            };
+            last.insert(key, change);
+            if last.len() < BATCH {
+                next = match changes.try_recv() {
+                    Ok(change) => Some(change),
+                    Err(broadcast::error::TryRecvError::Lagged(_)) => return Err(End::Again),
+                    Err(_) => None,
+                };
+            }
+        }
+        let (mut announce, mut withdraw) = (Vec::new(), Vec::new());
+        for change in last.into_values() {
+            match change {
+                Change::Added(record) => announce.push(to_wire(&record)),
+                Change::Removed(digest, name) => withdraw.push(v1::Record {
+                    name: name.to_string(),
+                    digest: digest.as_bytes().to_vec().into(),
+                    size: 0,
+                    modified_ms: 0,
+                }),
+            }
+        }
+        self.send(announce, withdraw, None).await
+    }
+}
+
+fn to_wire(record: &Record) -> v1::Record {
+    v1::Record {
+        name: record.name.to_string(),
+        digest: record.digest.as_bytes().to_vec().into(),
+        size: record.size,
+        modified_ms: record.modified_ms,
+    }
+}
+
+/// Bytes of a fingerprint.
+const FINGERPRINT: usize = 16;
+
+/// Which buckets are not as the locator's `fingerprints` say (all of them when it sent none), and
+/// how many records the others have.
+fn compare(store: &Store, fingerprints: &[u8]) -> (Vec<u8>, u64) {
+    let mut known = 0;
+    let differs = |&bucket: &u8| {
+        let records = store.catalogue().bucket(bucket);
+        let at = usize::from(bucket) * FINGERPRINT;
+        let theirs = fingerprints.get(at..at + FINGERPRINT);
+        let differs = theirs != Some(&fingerprint(&records).to_le_bytes());
+        if !differs {
+            known += records.len() as u64;
+        }
+        differs
+    };
+    let differing = (0..=u8::MAX).filter(differs).collect();
+    (differing, known)
+}
+
+/// See `RegisterResponse.fingerprints` in `directory.proto`.
+fn fingerprint(records: &[Record]) -> u128 {
+    records.iter().fold(0, |sum: u128, record| {
+        let mut hasher = blake3::Hasher::new_derive_key("vecino 2026 record");
+        hasher.update(record.digest.as_bytes());
+        hasher.update(&record.size.to_le_bytes());
+        hasher.update(record.name.as_str().as_bytes());
+        let mut first = [0; FINGERPRINT];
+        hasher.finalize_xof().fill(&mut first);
+        sum.wrapping_add(u128::from_le_bytes(first))
+    })
+}

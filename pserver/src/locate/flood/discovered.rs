@@ -1,0 +1,240 @@
+//! What discoveries found: files of others, remembered for a while, bounded, and searched by the
+//! same words and types as the locator's index. Time is an argument.
+//!
+//! Invariant: every entry has at least one holder whose time is not over, but for those that the
+//! next [`Discovered::sweep`] takes out.
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use vecino_rest::{
+    Digest, Name, PeerId,
+    body::{Page, Provider, SearchPage, SearchQuery, Variant},
+    terms::{FileType, MAX_WORDS, normalised_words, words_of},
+};
+
+use super::{
+    limits::Limits,
+    message::{Held, Holder},
+};
+use crate::locate::LocateError;
+
+/// Items of a page, when nobody says.
+const DEFAULT_PAGE: usize = 100;
+/// Most items of a page.
+const MAX_PAGE: usize = 1000;
+/// Longest query, in bytes, as the locator has it.
+const MAX_QUERY_BYTES: usize = 256;
+/// Providers shown of one content.
+const MAX_PROVIDERS: usize = 32;
+
+#[derive(Debug)]
+struct Entry {
+    size: u64,
+    modified_ms: i64,
+    words: Vec<String>,
+    holders: BTreeMap<PeerId, (Holder, Instant)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Discovered {
+    files: BTreeMap<(Name, Digest), Entry>,
+    /// Holders of all files together.
+    held: usize,
+    /// Until when the last discovery counts; it counts although it found nothing.
+    until: Option<Instant>,
+    life: Duration,
+    max: usize,
+}
+
+impl Discovered {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            files: BTreeMap::new(),
+            held: 0,
+            until: None,
+            life: limits.discovered_for,
+            max: limits.max_discovered,
+        }
+    }
+
+    /// A discovery begins.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.sweep(now);
+        self.until = Some(now + self.life);
+    }
+
+    /// Whether a discovery was made whose time is not over.
+    pub(super) fn is_live(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// Files that are known, counted once for each holder.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Remembers what somebody has; how much of it there was room for.
+    pub(super) fn insert(&mut self, held: Held, now: Instant) -> usize {
+        let until = now + self.life;
+        let mut taken = 0;
+        for file in held.files {
+            let key = (file.name, file.digest);
+            let is_known = self
+                .files
+                .get(&key)
+                .is_some_and(|entry| entry.holders.contains_key(&held.holder.peer));
+            if !is_known && self.held >= self.max {
+                continue;
+            }
+            let words = words_of(&key.0);
+            let entry = self.files.entry(key).or_insert_with(|| Entry {
+                size: file.size,
+                modified_ms: file.modified_ms,
+                words,
+                holders: BTreeMap::new(),
+            });
+            let holder = (held.holder.clone(), until);
+            if entry.holders.insert(held.holder.peer, holder).is_none() {
+                self.held += 1;
+            }
+            taken += 1;
+        }
+        taken
+    }
+
+    /// Forgets what is too old.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let mut held = 0;
+        self.files.retain(|_, entry| {
+            entry.holders.retain(|_, (_, until)| now < *until);
+            held += entry.holders.len();
+            !entry.holders.is_empty()
+        });
+        self.held = held;
+    }
+
+    /// A page of what is known, in order of name, with providers.
+    pub(super) fn list(
+        &self,
+        prefix: &str,
+        limit: usize,
+        cursor: Option<&str>,
+        now: Instant,
+    ) -> Result<Page<Variant>, LocateError> {
+        self.page(limit.min(MAX_PAGE), cursor, now, true, |name, _| {
+            name.as_str().starts_with(prefix)
+        })
+    }
+
+    /// A page of what matches `query`, in order of name.
+    pub(super) fn search(
+        &self,
+        query: &SearchQuery,
+        now: Instant,
+    ) -> Result<SearchPage, LocateError> {
+        let wrong = |why: &str| Err(LocateError::BadQuery(why.to_owned()));
+        let words: Vec<_> = normalised_words(&query.q).collect();
+        if query.q.len() > MAX_QUERY_BYTES || words.len() > MAX_WORDS {
+            return wrong("q: expected at most 16 words, at most 256 bytes together");
+        }
+        let file_type = match query.file_type.as_deref().filter(|text| !text.is_empty()) {
+            None => None,
+            Some(text) => match FileType::parse(text) {
+                Some(file_type) => Some(file_type),
+                None => {
+                    return wrong(
+                        "type: expected an extension without dot, or music, video, image, \
+                         document, archive or code",
+                    );
+                }
+            },
+        };
+        if words.is_empty() && file_type.is_none() {
+            return wrong("q: expected a word of letters or digits, or a type");
+        }
+        let limit = query.limit.map_or(DEFAULT_PAGE, |limit| {
+            limit.clamp(1, MAX_PAGE as u32) as usize
+        });
+        self.page(limit, query.cursor.as_deref(), now, false, |name, entry| {
+            let has = |prefix: &String| entry.words.iter().any(|word| word.starts_with(prefix));
+            words.iter().all(has) && file_type.as_ref().is_none_or(|wanted| wanted.matches(name))
+        })
+    }
+
+    fn page(
+        &self,
+        limit: usize,
+        cursor: Option<&str>,
+        now: Instant,
+        with_providers: bool,
+        wanted: impl Fn(&Name, &Entry) -> bool,
+    ) -> Result<Page<Variant>, LocateError> {
+        let after = cursor.map(parse_cursor).transpose()?;
+        let start = match after {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Unbounded,
+        };
+        let mut matching = self
+            .files
+            .range((start, Bound::Unbounded))
+            .filter(|((name, _), entry)| wanted(name, entry))
+            .filter_map(|((name, digest), entry)| {
+                entry.variant(name, *digest, now, with_providers)
+            });
+        let items: Vec<Variant> = matching.by_ref().take(limit).collect();
+        let next_cursor = match (matching.next(), items.last()) {
+            (Some(_), Some(last)) => Some(to_cursor(last)),
+            _ => None,
+        };
+        Ok(Page { items, next_cursor })
+    }
+}
+
+impl Entry {
+    fn variant(
+        &self,
+        name: &Name,
+        digest: Digest,
+        now: Instant,
+        with_providers: bool,
+    ) -> Option<Variant> {
+        let live = || self.holders.values().filter(|(_, until)| now < *until);
+        let count = live().count();
+        let shown = if with_providers { MAX_PROVIDERS } else { 0 };
+        let providers = live().take(shown).map(|(holder, _)| Provider {
+            peer: Some(holder.peer),
+            url: holder.url.to_string(),
+            site: holder.site.clone(),
+        });
+        (count > 0).then(|| Variant {
+            name: name.clone(),
+            digest: Some(digest),
+            size: Some(self.size),
+            modified_ms: Some(self.modified_ms),
+            provider_count: u32::try_from(count).unwrap_or(u32::MAX),
+            providers: providers.collect(),
+        })
+    }
+}
+
+/// Where a page ended: digest and name.
+fn to_cursor(last: &Variant) -> String {
+    let digest = last.digest.expect("what is discovered has a digest");
+    BASE64_URL_SAFE_NO_PAD.encode(format!("{digest}{}", last.name))
+}
+
+fn parse_cursor(cursor: &str) -> Result<(Name, Digest), LocateError> {
+    let parse = || {
+        let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+        let (digest, name) = text.split_at_checked(2 * Digest::LEN)?;
+        Some((Name::parse(name).ok()?, digest.parse().ok()?))
+    };
+    let wrong = "cursor: expected that of the page before, of the same search";
+    parse().ok_or_else(|| LocateError::BadQuery(wrong.to_owned()))
+}

@@ -1,0 +1,206 @@
+//! Ways to find who holds a file: the strategies, and the locator that tries them in order.
+//!
+//! Only the neighbour role comes here ([`crate::neighbour::inbound`]): a peer never looks up for
+//! itself. An error says nothing of where a strategy looked.
+
+pub mod central;
+pub mod chord;
+pub mod flood;
+pub mod overlay;
+pub mod zone;
+
+use std::{pin::Pin, sync::Arc};
+
+use tonic::service::RoutesBuilder;
+use vecino_rest::{
+    body::{LocateQuery, SearchPage, SearchQuery, Variant},
+    overlay::OverlayView,
+};
+
+/// A way to find who holds a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StrategyKind {
+    /// The central locator.
+    Central,
+    /// A ring of peers, without a centre.
+    Chord,
+    /// Zones of peers, whose slots the locator assigns; it indexes nothing.
+    Zone,
+    /// Links between peers, and questions that spread over them.
+    Flood,
+}
+
+impl StrategyKind {
+    /// Every strategy there is.
+    pub const ALL: [Self; 4] = [Self::Central, Self::Chord, Self::Zone, Self::Flood];
+
+    /// Whether its peers speak gRPC to each other, on `OVERLAY_PORT`.
+    pub fn is_overlay(self) -> bool {
+        self != Self::Central
+    }
+
+    /// The strategy of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Central => "central",
+            Self::Chord => "chord",
+            Self::Zone => "zone",
+            Self::Flood => "flood",
+        }
+    }
+}
+
+/// Why nothing could be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LocateError {
+    /// Nobody could be asked now.
+    #[error("lookups do not work now")]
+    Unavailable,
+    /// The question was wrong.
+    #[error("{0}")]
+    BadQuery(String),
+    /// No strategy here can answer this kind of question.
+    #[error("this network cannot be searched")]
+    Unsupported,
+}
+
+/// What a strategy gives back.
+pub type Lookup<'a, T> = Pin<Box<dyn Future<Output = Result<T, LocateError>> + Send + 'a>>;
+
+/// A way to find who holds a file.
+pub trait Strategy: Send + Sync + std::fmt::Debug {
+    /// Which one it is.
+    fn kind(&self) -> StrategyKind;
+    /// Who holds it; empty when nobody is known to.
+    fn locate<'a>(&'a self, query: &'a LocateQuery) -> Lookup<'a, Vec<Variant>>;
+    /// Names by the words in them; [`LocateError::Unsupported`] where nothing knows them all.
+    fn search<'a>(&'a self, query: &'a SearchQuery) -> Lookup<'a, SearchPage>;
+    /// What it knows of the overlay that it is part of, for people; `None` for the central
+    /// locator.
+    fn view(&self) -> Option<OverlayView> {
+        None
+    }
+    /// Brings the overlay in order now (stabilise, fix fingers, reconnect) instead of at the next
+    /// tick.
+    fn repair(&self) -> Lookup<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+    /// The gRPC services that it offers to other peers, added to those on `OVERLAY_PORT`.
+    fn serve(&self, _routes: &mut RoutesBuilder) {}
+    /// The flood overlay, whose links and discoveries a person may command.
+    fn as_flood(&self) -> Option<&flood::Flood> {
+        None
+    }
+}
+
+/// Strategies in order of trial.
+#[derive(Debug, Clone)]
+pub struct Locator {
+    strategies: Vec<Arc<dyn Strategy>>,
+}
+
+impl Locator {
+    /// A locator that tries `strategies` in this order.
+    pub fn new(strategies: Vec<Arc<dyn Strategy>>) -> Self {
+        Self { strategies }
+    }
+
+    /// Who holds it: the answer of the first strategy that knows somebody. Empty when at least
+    /// one could be asked and none knows anybody.
+    pub async fn locate(&self, query: &LocateQuery) -> Result<Vec<Variant>, LocateError> {
+        let mut outcome = Err(LocateError::Unavailable);
+        for strategy in &self.strategies {
+            match strategy.locate(query).await {
+                Ok(variants) if !variants.is_empty() => return Ok(variants),
+                Ok(nobody) => outcome = Ok(nobody),
+                Err(error @ LocateError::BadQuery(_)) => return Err(error),
+                Err(error) => {
+                    log::debug!("strategy {}: {error}", strategy.kind().as_str());
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Names by the words in them, from the first strategy that can be searched now.
+    pub async fn search(&self, query: &SearchQuery) -> Result<SearchPage, LocateError> {
+        let mut error = LocateError::Unsupported;
+        for strategy in &self.strategies {
+            match strategy.search(query).await {
+                Err(LocateError::Unsupported) => {}
+                Err(LocateError::Unavailable) => error = LocateError::Unavailable,
+                answered => return answered,
+            }
+        }
+        Err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Fixed(Result<usize, LocateError>);
+
+    impl Strategy for Fixed {
+        fn kind(&self) -> StrategyKind {
+            StrategyKind::Central
+        }
+
+        fn locate<'a>(&'a self, query: &'a LocateQuery) -> Lookup<'a, Vec<Variant>> {
+            let variant = Variant {
+                name: query.name.clone().expect("asked by name"),
+                digest: None,
+                size: None,
+                modified_ms: None,
+                provider_count: 1,
+                providers: Vec::new(),
+            };
+            Box::pin(async move { self.0.clone().map(|count| vec![variant; count]) })
+        }
+
+        fn search<'a>(&'a self, _: &'a SearchQuery) -> Lookup<'a, SearchPage> {
+            let page = SearchPage {
+                items: Vec::new(),
+                next_cursor: None,
+            };
+            Box::pin(async move { self.0.clone().map(|_| page) })
+        }
+    }
+
+    #[tokio::test]
+    async fn strategies_are_tried_in_order_until_one_knows() {
+        let query = LocateQuery {
+            name: "a".parse().ok(),
+            digest: None,
+            provider: None,
+        };
+        let down = Err(LocateError::Unavailable);
+        for (strategies, found) in [
+            (vec![Ok(2), Ok(1)], Ok(2)),
+            (vec![Ok(0), Ok(1)], Ok(1)),
+            (vec![down.clone(), Ok(3)], Ok(3)),
+            (vec![down.clone(), Ok(0)], Ok(0)),
+            (vec![Ok(0), down.clone()], Ok(0)),
+            (vec![down.clone(), down.clone()], down.clone()),
+            (vec![], down),
+        ] {
+            let locator = Locator::new(
+                strategies
+                    .into_iter()
+                    .map(|fixed| Arc::new(Fixed(fixed)) as Arc<dyn Strategy>)
+                    .collect(),
+            );
+            assert_eq!(
+                locator.locate(&query).await.map(|variants| variants.len()),
+                found
+            );
+        }
+    }
+}

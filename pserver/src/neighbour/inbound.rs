@@ -1,0 +1,163 @@
+//! Looks up for other peers: one lookup in flight a question, and a short memory of the answers.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use moka::{Expiry, future::Cache};
+use vecino_rest::body::{LocateQuery, SearchPage, SearchQuery, Variant};
+
+use crate::{
+    locate::{LocateError, Locator},
+    metrics::{self, Metrics, Outcome},
+};
+
+/// Answers remembered, counted by their providers: bounds the memory that they take.
+const CAPACITY: u64 = 200_000;
+/// How long an answer that names somebody is remembered.
+const FOUND_FOR: Duration = Duration::from_secs(2);
+/// How long it is remembered that nobody holds it.
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+
+struct Life;
+
+impl Expiry<LocateQuery, Arc<Vec<Variant>>> for Life {
+    fn expire_after_create(
+        &self,
+        _: &LocateQuery,
+        variants: &Arc<Vec<Variant>>,
+        _: Instant,
+    ) -> Option<Duration> {
+        Some(if variants.is_empty() {
+            UNKNOWN_FOR
+        } else {
+            FOUND_FOR
+        })
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Inbound {
+    locator: Locator,
+    answers: Cache<LocateQuery, Arc<Vec<Variant>>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Inbound {
+    /// Looks up by `locator`.
+    pub fn new(locator: Locator, metrics: Arc<Metrics>) -> Self {
+        let answers = Cache::builder()
+            .max_capacity(CAPACITY)
+            .weigher(|query: &LocateQuery, variants: &Arc<Vec<Variant>>| {
+                let providers: usize = variants
+                    .iter()
+                    .map(|variant| 1 + variant.providers.len())
+                    .sum();
+                u32::try_from(1 + providers + query.provider.as_ref().map_or(0, String::len) / 128)
+                    .unwrap_or(u32::MAX)
+            })
+            .expire_after(Life)
+            .build();
+        Self {
+            locator,
+            answers,
+            metrics,
+        }
+    }
+
+    /// Who holds it; empty when nobody is known to.
+    pub async fn locate(&self, query: LocateQuery) -> Result<Arc<Vec<Variant>>, LocateError> {
+        let lookup = async {
+            self.metrics.strategy_lookups.inc();
+            self.locator.locate(&query).await.map(Arc::new)
+        };
+        let answer = self.answers.try_get_with_by_ref(&query, lookup).await;
+        let outcome = match &answer {
+            Ok(variants) if variants.is_empty() => Outcome::unknown,
+            Ok(_) => Outcome::found,
+            Err(_) => Outcome::failed,
+        };
+        self.metrics
+            .lookups
+            .get_or_create(&metrics::Lookup { outcome })
+            .inc();
+        answer.map_err(|error| LocateError::clone(&error))
+    }
+
+    /// Names by the words in them.
+    pub async fn search(&self, query: &SearchQuery) -> Result<SearchPage, LocateError> {
+        self.locator.search(query).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::locate::{Lookup, Strategy, StrategyKind};
+
+    #[derive(Debug)]
+    struct Counting {
+        asked: AtomicUsize,
+        gate: Semaphore,
+        fails: bool,
+    }
+
+    impl Strategy for Counting {
+        fn kind(&self) -> StrategyKind {
+            StrategyKind::Central
+        }
+
+        fn locate<'a>(&'a self, _: &'a LocateQuery) -> Lookup<'a, Vec<Variant>> {
+            Box::pin(async {
+                self.asked.fetch_add(1, Ordering::SeqCst);
+                let _permit = self.gate.acquire().await;
+                if self.fails {
+                    Err(LocateError::Unavailable)
+                } else {
+                    Ok(Vec::new())
+                }
+            })
+        }
+
+        fn search<'a>(&'a self, _: &'a SearchQuery) -> Lookup<'a, SearchPage> {
+            Box::pin(async { Err(LocateError::Unsupported) })
+        }
+    }
+
+    async fn ask_three_times(fails: bool) -> usize {
+        let strategy = Arc::new(Counting {
+            asked: AtomicUsize::new(0),
+            gate: Semaphore::new(0),
+            fails,
+        });
+        let inbound = Inbound::new(Locator::new(vec![strategy.clone()]), Arc::default());
+        let query = LocateQuery {
+            name: "a".parse().ok(),
+            digest: None,
+            provider: None,
+        };
+        let both =
+            async { tokio::join!(inbound.locate(query.clone()), inbound.locate(query.clone())) };
+        let open = async { strategy.gate.add_permits(1) };
+        let ((first, second), ()) = tokio::join!(both, open);
+        assert_eq!((first.is_err(), second.is_err()), (fails, fails));
+        assert_eq!(inbound.locate(query).await.is_err(), fails);
+        strategy.asked.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test]
+    async fn one_question_is_looked_up_once_at_a_time_and_remembered() {
+        assert_eq!(ask_three_times(false).await, 1);
+    }
+
+    #[tokio::test]
+    async fn failures_are_not_remembered() {
+        assert!(ask_three_times(true).await >= 2);
+    }
+}

@@ -1,0 +1,290 @@
+//! Asks our neighbours to look something up, in order, until one can.
+//!
+//! A neighbour that speaks only the first system's contract is asked by `POST /pedirRecurso`.
+//! One client a worker: its connections stay open and are used again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use awc::{
+    Client,
+    http::{StatusCode, header},
+};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde::Serialize;
+use vecino_rest::{
+    Kind, Name, Problem,
+    body::{LocateQuery, Located, SearchPage, SearchQuery, Variant},
+    frozen::{self, PedirRecursoBody},
+    problem, route,
+};
+
+use super::link::{Link, Links};
+use crate::{
+    download::provider_url,
+    metrics::{self, Metrics, Outcome},
+};
+
+/// How long a neighbour may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(6);
+/// Largest answer, in bytes.
+const MAX_ANSWER: usize = 8 << 20;
+/// A link not tried for so long is tried before it is shown.
+const SHOW_NO_OLDER: Duration = Duration::from_secs(5);
+/// How long that may take.
+const PROBE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why no neighbour gave an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboundError {
+    /// None is configured.
+    #[error("this peer has no neighbour to ask: set URL_PEERSU to the host:port of another peer")]
+    NoneConfigured,
+    /// None answers.
+    #[error("no neighbour answers; tried {}", .0.join(", "))]
+    NoneAnswers(Vec<String>),
+    /// They answer, but cannot look up.
+    #[error("the neighbours answer, but lookups do not work now: try again in a moment")]
+    LookupFailed,
+    /// They speak only the first system's contract, which cannot do this.
+    #[error("the neighbours cannot do this: {0}")]
+    NotSupported(&'static str),
+    /// The question was wrong.
+    #[error("{0}")]
+    BadQuery(String),
+}
+
+/// What came of asking one neighbour.
+enum Reply<T> {
+    Answer(T),
+    /// It answers, but could not look up.
+    CannotLookUp,
+    BadQuery(String),
+    NotSupported,
+    /// It does not know this route.
+    FirstSystem,
+    /// It did not answer, or with nonsense.
+    Failed(String),
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Outbound {
+    client: Client,
+    links: Arc<Links>,
+    metrics: Arc<Metrics>,
+}
+
+impl Outbound {
+    /// Asks over `client`, which belongs to this worker.
+    pub fn new(client: Client, links: Arc<Links>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            client,
+            links,
+            metrics,
+        }
+    }
+
+    /// The links, each tried within the last `SHOW_NO_OLDER`.
+    pub async fn probed(&self) -> &Links {
+        let now = Instant::now();
+        let old = self
+            .links
+            .iter()
+            .filter(|link| link.tried_before(now).is_none_or(|age| age > SHOW_NO_OLDER));
+        join_all(old.map(|link| self.probe(link))).await;
+        &self.links
+    }
+
+    async fn probe(&self, link: &Link) {
+        let asked = Instant::now();
+        let sent = self
+            .client
+            .get(format!("{}{}", link.url(), route::HEALTHZ))
+            .timeout(PROBE_WITHIN)
+            .send();
+        match sent.await {
+            // Any answer will do: the first system has no such route.
+            Ok(_) => link.answered(Instant::now(), asked.elapsed()),
+            Err(error) => link.failed(Instant::now(), error.to_string()),
+        }
+    }
+
+    /// Who holds it; empty when nobody is known to.
+    pub async fn locate(&self, query: &LocateQuery) -> Result<Vec<Variant>, OutboundError> {
+        let ask = async |link: &Link| {
+            if !link.is_first_system(Instant::now()) {
+                match self.post(link, route::NEIGHBOUR_LOCATE, query).await {
+                    Reply::FirstSystem => link.speaks_first_system(Instant::now()),
+                    Reply::Answer(body) => {
+                        return parse(&body, understood);
+                    }
+                    other => return other.without_answer(),
+                }
+            }
+            let Some(name) = &query.name else {
+                return Reply::NotSupported;
+            };
+            match self.ask_first_system(link, name).await {
+                Reply::Answer(url) => Reply::Answer(
+                    url.map(|url| Variant::unverifiable(name.clone(), url))
+                        .into_iter()
+                        .collect(),
+                ),
+                other => other.without_answer(),
+            }
+        };
+        self.first(ask, "they look up by name only").await
+    }
+
+    /// Names by the words in them.
+    pub async fn search(&self, query: &SearchQuery) -> Result<SearchPage, OutboundError> {
+        let ask = async |link: &Link| match self.post(link, route::NEIGHBOUR_SEARCH, query).await {
+            Reply::Answer(body) => parse(&body, |page: SearchPage| page),
+            Reply::FirstSystem => Reply::NotSupported,
+            other => other.without_answer(),
+        };
+        self.first(ask, "this network cannot be searched").await
+    }
+
+    /// The URL of a provider, by the first system's contract, which every neighbour speaks.
+    pub async fn pedir_recurso(&self, name: &Name) -> Result<Option<String>, OutboundError> {
+        let ask = async |link: &Link| self.ask_first_system(link, name).await;
+        self.first(ask, "they do not look up").await
+    }
+
+    async fn first<T>(
+        &self,
+        ask: impl AsyncFn(&Link) -> Reply<T>,
+        unsupported: &'static str,
+    ) -> Result<T, OutboundError> {
+        let links = self.links.in_order_of_trial(Instant::now());
+        let mut error = None;
+        for link in &links {
+            let asked = Instant::now();
+            let reply = ask(link).await;
+            let outcome = match &reply {
+                Reply::Failed(why) => {
+                    link.failed(Instant::now(), why.clone());
+                    Outcome::failed
+                }
+                reply => {
+                    link.answered(Instant::now(), asked.elapsed());
+                    if matches!(reply, Reply::Answer(_)) {
+                        Outcome::found
+                    } else {
+                        Outcome::unknown
+                    }
+                }
+            };
+            self.metrics
+                .neighbour_requests
+                .get_or_create(&metrics::Lookup { outcome })
+                .inc();
+            match reply {
+                Reply::Answer(answer) => return Ok(answer),
+                Reply::BadQuery(why) => return Err(OutboundError::BadQuery(why)),
+                Reply::CannotLookUp => error = Some(OutboundError::LookupFailed),
+                Reply::NotSupported | Reply::FirstSystem => {
+                    error.get_or_insert(OutboundError::NotSupported(unsupported));
+                }
+                Reply::Failed(_) => {}
+            }
+        }
+        Err(error.unwrap_or_else(|| {
+            if links.is_empty() {
+                OutboundError::NoneConfigured
+            } else {
+                OutboundError::NoneAnswers(links.iter().map(|link| link.url().to_owned()).collect())
+            }
+        }))
+    }
+
+    async fn ask_first_system(&self, link: &Link, name: &Name) -> Reply<Option<String>> {
+        let body = PedirRecursoBody {
+            body: name.to_string(),
+        };
+        match self.post(link, frozen::PEDIR_RECURSO, &body).await {
+            Reply::Answer(text) => match std::str::from_utf8(&text).map(str::trim) {
+                Ok(frozen::NOT_FOUND) => Reply::Answer(None),
+                Ok(url) if provider_url::parse(url).is_ok() => Reply::Answer(Some(url.to_owned())),
+                _ => Reply::Failed("its answer is neither a URL nor 404".to_owned()),
+            },
+            other => other.without_answer(),
+        }
+    }
+
+    async fn post(&self, link: &Link, path: &str, body: &impl Serialize) -> Reply<Bytes> {
+        let request = self
+            .client
+            .post(format!("{}{path}", link.url()))
+            .timeout(ANSWER_WITHIN);
+        let mut response = match request.send_json(body).await {
+            Ok(response) => response,
+            Err(error) => return Reply::Failed(error.to_string()),
+        };
+        // awc bounds the time to the headers only.
+        let read = tokio::time::timeout(ANSWER_WITHIN, response.body().limit(MAX_ANSWER)).await;
+        let body = match read {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return Reply::Failed(error.to_string()),
+            Err(_) => return Reply::Failed("its answer does not end".to_owned()),
+        };
+        if response.status() == StatusCode::OK {
+            return Reply::Answer(body);
+        }
+        let is_problem = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(problem::MEDIA_TYPE.as_bytes()));
+        let problem = is_problem
+            .then(|| serde_json::from_slice::<Problem>(&body).ok())
+            .flatten();
+        match problem {
+            Some(problem) => match problem.kind() {
+                Some(Kind::BadRequest | Kind::BadName) => Reply::BadQuery(problem.detail),
+                Some(Kind::NotSupported) => Reply::NotSupported,
+                Some(Kind::LookupFailed | Kind::Busy) => Reply::CannotLookUp,
+                _ => Reply::Failed(format!("it answered {}", response.status())),
+            },
+            // A route that it has not, or a method; anything else may pass.
+            None if matches!(response.status().as_u16(), 404 | 405 | 501) => Reply::FirstSystem,
+            None => Reply::Failed(format!("it answered {}", response.status())),
+        }
+    }
+}
+
+impl<T> Reply<T> {
+    /// The same reply of another type, when it is not an answer.
+    fn without_answer<U>(self) -> Reply<U> {
+        match self {
+            Self::Answer(_) | Self::FirstSystem => Reply::FirstSystem,
+            Self::CannotLookUp => Reply::CannotLookUp,
+            Self::BadQuery(why) => Reply::BadQuery(why),
+            Self::NotSupported => Reply::NotSupported,
+            Self::Failed(why) => Reply::Failed(why),
+        }
+    }
+}
+
+/// What a neighbour tells is as hostile as anything else from outside: providers that are not
+/// where a provider may be are left out.
+fn understood(located: Located) -> Vec<Variant> {
+    let mut variants = located.variants;
+    for variant in &mut variants {
+        variant
+            .providers
+            .retain(|provider| provider_url::parse(&provider.url).is_ok());
+    }
+    variants
+}
+
+fn parse<T: serde::de::DeserializeOwned, U>(body: &[u8], take: impl FnOnce(T) -> U) -> Reply<U> {
+    match serde_json::from_slice(body) {
+        Ok(parsed) => Reply::Answer(take(parsed)),
+        Err(error) => Reply::Failed(format!("its answer cannot be read: {error}")),
+    }
+}

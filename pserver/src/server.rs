@@ -1,0 +1,394 @@
+//! Boot and, in reverse, shutdown. Only this file knows every part.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix_web::{App, HttpServer, dev::ServerHandle, web};
+use awc::{Client, Connector};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+use vecino_rest::{PeerId, PeerUrl, peer_url::Host};
+
+use crate::{
+    api::{
+        self,
+        access::Policy,
+        context::{Shared, Worker},
+    },
+    config::Config,
+    content::{Store, StoreError},
+    download::{Downloads, fetch::Fetcher, source::Source},
+    identity::{Identity, IdentityError},
+    locate::{
+        Locator, Strategy, StrategyKind,
+        central::{
+            self, Central,
+            presence::{Announcer, Presence},
+        },
+        overlay::{self, Contact, Context},
+    },
+    metrics::Metrics,
+    neighbour::{inbound::Inbound, link::Links, outbound::Outbound},
+};
+
+/// An idle connection of a client or peer is kept for so long ...
+const SERVER_KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// ... and ours to others for less, so that we never write to one that is being closed.
+const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long a request's head may take.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// Connections of a worker, in and out.
+const MAX_CONNECTIONS: usize = 4096;
+/// How long connecting to another peer may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// How often unfinished downloads are tidied.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
+/// How long a client may read nothing of what is sent to it.
+const UNREAD_FOR: Duration = Duration::from_secs(120);
+/// How long running requests may go on when the peer stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Bytes that wait to be written to one connection.
+const WRITE_BUFFER: usize = 1 << 20;
+
+/// Why the peer cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// `DATA_DIR`.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The directories.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The port.
+    #[error("cannot listen on {0}: {1}; set BIND and {2} to an address that is free")]
+    Listen(SocketAddr, #[source] io::Error, &'static str),
+    /// A locator's address.
+    #[error("URL_Request={0}: {1}")]
+    Locator(String, #[source] tonic::transport::Error),
+    /// Overlay peers need to know each other's addresses.
+    #[error(
+        "PUBLIC_URL is unset, and nothing tells how other peers reach this one: set it to \
+         http://host:port"
+    )]
+    UnknownUrl,
+    /// While it ran.
+    #[error("the server failed: {0}")]
+    Failed(#[from] io::Error),
+}
+
+impl ServerError {
+    /// Whether it is a matter of settings, not of the machine.
+    pub fn is_setting(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::Overlap(_) | StoreError::Directory { .. })
+        )
+    }
+}
+
+/// A running peer.
+#[derive(Debug)]
+pub struct Server {
+    addr: SocketAddr,
+    overlay_addr: Option<SocketAddr>,
+    peer: PeerId,
+    handle: ServerHandle,
+    stop: watch::Sender<bool>,
+    announcers: JoinSet<()>,
+    background: JoinSet<()>,
+    rest: JoinHandle<io::Result<()>>,
+    _identity: Identity,
+}
+
+impl Server {
+    /// Starts a peer; it serves when this returns. Must be called on a multi-threaded runtime.
+    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        // Another part of the process may have chosen one before: any will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let identity = Identity::open(&config.data_dir)?;
+        let peer = identity.key.peer_id();
+        let metrics = Arc::new(Metrics::default());
+        let store = Arc::new(Store::open(
+            &config.shared_dir,
+            &config.download_dir,
+            &config.data_dir,
+            metrics.clone(),
+        )?);
+        let wanted = SocketAddr::new(config.bind, config.port);
+        let listener =
+            listen(wanted).map_err(|error| ServerError::Listen(wanted, error, "PORT"))?;
+        let addr = listener.local_addr()?;
+
+        let named: Vec<_> = config
+            .locators
+            .iter()
+            .chain(&config.neighbours)
+            .chain(&config.overlay_seeds)
+            .collect();
+        let known_url = config
+            .public_url
+            .clone()
+            .or_else(|| derive_url(config.bind, addr.port(), &named));
+        let presence = Arc::new(Presence::with_url(known_url.clone()));
+        let channels = config
+            .locators
+            .iter()
+            .map(|locator| {
+                central::channel(locator)
+                    .map_err(|error| ServerError::Locator(locator.to_string(), error))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let (stop, stopping) = watch::channel(false);
+        let mut announcers = JoinSet::new();
+        let overlay = match config.overlay_port {
+            Some(port) if config.locate_by.iter().any(|kind| kind.is_overlay()) => {
+                let wanted = SocketAddr::new(config.bind, port);
+                let listener = listen(wanted)
+                    .map_err(|error| ServerError::Listen(wanted, error, "OVERLAY_PORT"))?;
+                let url = known_url.ok_or(ServerError::UnknownUrl)?;
+                let me = Contact {
+                    peer,
+                    overlay: url.with_port(listener.local_addr()?.port()),
+                    url: url.clone(),
+                    site: config.site.clone(),
+                };
+                let context = Context {
+                    channels: overlay::Channels::new(url.is_loopback()),
+                    me,
+                    key: identity.key.clone(),
+                    store: store.clone(),
+                    seeds: config.overlay_seeds.clone(),
+                    data_dir: config.data_dir.clone(),
+                    locators: channels.clone(),
+                    metrics: metrics.clone(),
+                    stopping: stopping.clone(),
+                };
+                Some((listener, context))
+            }
+            _ => None,
+        };
+        let mut strategies: Vec<Arc<dyn Strategy>> = Vec::new();
+        for kind in &config.locate_by {
+            match &overlay {
+                _ if *kind == StrategyKind::Central => {
+                    strategies.push(Arc::new(Central::new(channels.clone())));
+                }
+                Some((_, context)) => {
+                    strategies.extend(overlay::start(*kind, context, &mut announcers));
+                }
+                None => {}
+            }
+        }
+        let overlay_addr = match overlay {
+            Some((listener, _)) => {
+                let addr = listener.local_addr()?;
+                overlay::serve(listener, &strategies, stopping.clone(), &mut announcers)?;
+                log::info!("overlay of peer {peer} listening on {addr}");
+                Some(addr)
+            }
+            None => None,
+        };
+        let is_central = config.locate_by.contains(&StrategyKind::Central);
+        let shared = Arc::new(Shared {
+            peer,
+            site: config.site.clone(),
+            strategies: strategies.clone(),
+            has_locator: is_central && !config.locators.is_empty(),
+            store: store.clone(),
+            presence: presence.clone(),
+            inbound: Inbound::new(Locator::new(strategies), metrics.clone()),
+            downloads: Arc::new(Downloads::default()),
+            metrics: metrics.clone(),
+            policy: Policy {
+                access: config.client_access,
+                token: config.api_token.clone(),
+                public_url: config.public_url.clone(),
+            },
+            started: Instant::now(),
+        });
+
+        let links = Arc::new(Links::new(&config.neighbours));
+        let rest = serve(listener, shared, links)?;
+        let handle = rest.handle();
+        let mut background = JoinSet::new();
+        background.spawn(store.importer().clone().run(config.rescan));
+        background.spawn(tidy(store.clone()));
+        // Without the central strategy nothing is announced to a locator.
+        let announced = config.locators.iter().zip(channels);
+        for (locator, channel) in announced.filter(|_| is_central) {
+            let announcer = Announcer {
+                locator: locator.clone(),
+                key: identity.key.clone(),
+                public_url: config.public_url.clone(),
+                port: addr.port(),
+                site: config.site.clone(),
+                store: store.clone(),
+                presence: presence.clone(),
+                stopping: stopping.clone(),
+            };
+            announcers.spawn(announcer.run(channel));
+        }
+        log::info!("peer {peer} listening on {addr}");
+        warn_of_gaps(&config);
+        Ok(Self {
+            addr,
+            overlay_addr,
+            peer,
+            handle,
+            stop,
+            announcers,
+            background,
+            rest: tokio::spawn(rest),
+            _identity: identity,
+        })
+    }
+
+    /// Where REST listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where the overlay listens, if there is one.
+    pub fn overlay_addr(&self) -> Option<SocketAddr> {
+        self.overlay_addr
+    }
+
+    /// Which peer this is.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Waits until the peer ends by itself, which it does only when it fails.
+    pub async fn join(&mut self) -> Result<(), ServerError> {
+        match (&mut self.rest).await {
+            Ok(ended) => Ok(ended?),
+            Err(error) => Err(io::Error::other(error).into()),
+        }
+    }
+
+    /// Leaves the network, lets running requests go on for a moment, and ends.
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(true);
+        let left = async { while self.announcers.join_next().await.is_some() {} };
+        if timeout(DRAIN, left).await.is_err() {
+            log::warn!("the lease was not given back: it ends by itself");
+        }
+        self.handle.stop(true).await;
+        if let Err(error) = self.join().await {
+            log::warn!("{error}");
+        }
+        self.background.shutdown().await;
+    }
+}
+
+fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(addr)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    links: Arc<Links>,
+) -> io::Result<actix_web::dev::Server> {
+    let connections = shared.metrics.clone();
+    let server = HttpServer::new(move || {
+        let worker = web::Data::new(worker(shared.clone(), links.clone()));
+        App::new().app_data(worker).configure(api::routes)
+    })
+    .on_connect(move |connection, _| {
+        connections.http_connections.inc();
+        if let Some(stream) = connection.downcast_ref::<tokio::net::TcpStream>() {
+            // Who reads nothing for so long holds a connection and its buffers no longer.
+            let unread = u32::try_from(UNREAD_FOR.as_millis()).unwrap_or(u32::MAX);
+            if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, unread) {
+                log::debug!("TCP_USER_TIMEOUT: {error}");
+            }
+        }
+    })
+    .keep_alive(SERVER_KEEP_ALIVE)
+    .client_request_timeout(HEAD_WITHIN)
+    .max_connections(MAX_CONNECTIONS)
+    .shutdown_timeout(DRAIN.as_secs())
+    .tcp_nodelay(true)
+    .h1_write_buffer_size(WRITE_BUFFER)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    Ok(server)
+}
+
+/// What one worker thread has for itself; made on that thread.
+fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
+    let connector = Connector::new()
+        .timeout(CONNECT_WITHIN)
+        .conn_keep_alive(CLIENT_KEEP_ALIVE)
+        .limit(MAX_CONNECTIONS);
+    let client = Client::builder()
+        .connector(connector)
+        .disable_redirects()
+        .add_default_header(("User-Agent", concat!("vecino/", env!("CARGO_PKG_VERSION"))))
+        .finish();
+    let fetcher = Fetcher {
+        me: shared.peer,
+        store: shared.store.clone(),
+        outbound: Outbound::new(client.clone(), links, shared.metrics.clone()),
+        source: Source::new(
+            client,
+            shared.presence.on_loopback(),
+            shared.downloads.piece_lists.clone(),
+        ),
+        downloads: shared.downloads.clone(),
+        metrics: shared.metrics.clone(),
+    };
+    Worker { shared, fetcher }
+}
+
+/// How others reach this peer, as long as nobody said: the address it is bound to, or the one
+/// that leads to those whom the operator named.
+fn derive_url(bind: IpAddr, port: u16, named: &[&PeerUrl]) -> Option<PeerUrl> {
+    let ip = if bind.is_unspecified() {
+        named.iter().find_map(|url| {
+            let unspecified = match url.host() {
+                Host::Ip(IpAddr::V6(_)) => "[::]:0",
+                _ => "0.0.0.0:0",
+            };
+            let socket = UdpSocket::bind(unspecified).ok()?;
+            // Sends nothing: it only asks the routing table.
+            socket.connect(url.authority()).ok()?;
+            Some(socket.local_addr().ok()?.ip())
+        })?
+    } else {
+        bind
+    };
+    (!ip.is_unspecified()).then(|| PeerUrl::http(SocketAddr::new(ip, port)))
+}
+
+/// Deletes unfinished downloads that nobody goes on with, from time to time.
+async fn tidy(store: Arc<Store>) {
+    let mut ticks = tokio::time::interval(TIDY_EVERY);
+    loop {
+        ticks.tick().await;
+        let store = store.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || store.tidy()).await {
+            log::error!("tidying: {error}");
+        }
+    }
+}
+
+fn warn_of_gaps(config: &Config) {
+    if config.neighbours.is_empty() {
+        log::warn!("URL_PEERSU is unset: clients get only what this peer holds itself");
+    }
+    if config.locators.is_empty() {
+        log::warn!("URL_Request is unset: nobody finds what this peer shares");
+    }
+}

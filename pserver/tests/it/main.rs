@@ -1,0 +1,30 @@
+//! Peers as they run: real HTTP, real files, a real locator, on free ports of the loopback
+//! address. Providers and neighbours that misbehave are fixtures; a peer that is killed is a
+//! process of its own.
+
+#![allow(clippy::unwrap_used)]
+// Lists of ranges that were asked for, often of one.
+#![allow(clippy::single_range_in_vec_init)]
+
+mod absurd;
+mod access;
+mod changes;
+mod chord;
+mod conformance;
+mod crashes;
+mod faults;
+mod fetches;
+mod flood;
+mod flood_hostile;
+mod floods;
+mod hostile;
+mod inside;
+mod lists;
+mod network;
+mod restart;
+mod semantics;
+mod sizes;
+mod support;
+mod uploads;
+mod variants;
+mod zones;

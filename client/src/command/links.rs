@@ -1,0 +1,36 @@
+//! `connect` and `disconnect`: flood links of the own peer.
+
+use crate::{
+    cli::{ConnectArgs, DisconnectArgs},
+    command::peers,
+    failure::Failure,
+    output::{Output, clean},
+    session::Session,
+};
+
+/// Runs `connect`.
+pub(crate) async fn connect(
+    args: &ConnectArgs,
+    session: &Session,
+    out: &Output,
+) -> Result<(), Failure> {
+    let link = session.api.link(&args.url).await?;
+    if out.json() {
+        return out.value(&link);
+    }
+    out.table(&peers::table(&[link]))
+}
+
+/// Runs `disconnect`.
+pub(crate) async fn disconnect(
+    args: &DisconnectArgs,
+    session: &Session,
+    out: &Output,
+) -> Result<(), Failure> {
+    session.api.unlink(&args.peer).await?;
+    if out.json() {
+        return out.value(&serde_json::json!({ "disconnected": args.peer }));
+    }
+    out.note(&format!("no link with {} any more", clean(&args.peer)));
+    Ok(())
+}

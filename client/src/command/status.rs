@@ -1,0 +1,84 @@
+//! `status`: how the own peer does.
+
+use std::time::Duration;
+
+use indicatif::HumanDuration;
+use vecino_rest::body::Status;
+
+use crate::{
+    command::peers,
+    failure::Failure,
+    output::{Output, clean, size},
+    session::Session,
+};
+
+/// Runs it.
+pub(crate) async fn run(session: &Session, out: &Output) -> Result<(), Failure> {
+    let status = session.api.status().await?;
+    if out.json() {
+        return out.value(&status);
+    }
+    for (what, value) in lines(&status) {
+        out.text(&format!("{what:<12}{}", clean(&value)))?;
+    }
+    if !status.neighbours.is_empty() {
+        out.table(&peers::table(&status.neighbours))?;
+    }
+    Ok(())
+}
+
+fn lines(status: &Status) -> Vec<(&'static str, String)> {
+    let files = status.files;
+    let transfers = status.transfers;
+    let online = if status.online {
+        "yes"
+    } else {
+        "no: other peers cannot find what it shares now"
+    };
+    let uptime = HumanDuration(Duration::from_secs(status.uptime_seconds));
+    let mut lines = vec![
+        ("peer", status.peer.to_string()),
+        (
+            "url",
+            status
+                .url
+                .clone()
+                .unwrap_or_else(|| "not known yet".to_owned()),
+        ),
+        ("version", status.version.clone()),
+        ("up for", uptime.to_string()),
+        ("online", online.to_owned()),
+        (
+            "files",
+            format!(
+                "{} shared, {} fetched, {}; {} announced, {} still being hashed",
+                files.shared,
+                files.fetched,
+                size(files.bytes),
+                files.announced,
+                files.hashing
+            ),
+        ),
+        (
+            "transfers",
+            format!(
+                "{} downloads, {} uploads now; {} received, {} sent",
+                transfers.downloads,
+                transfers.uploads,
+                size(transfers.bytes_received),
+                size(transfers.bytes_sent)
+            ),
+        ),
+        (
+            "neighbours",
+            match status.neighbours.len() {
+                0 => "none".to_owned(),
+                count => count.to_string(),
+            },
+        ),
+    ];
+    if let Some(site) = &status.site {
+        lines.insert(2, ("site", site.clone()));
+    }
+    lines
+}

@@ -1,0 +1,355 @@
+//! `upload`: shares files on the own peer, one after the other, and checks that what arrived is
+//! what was sent. A file that fails does not stop the others, unless nothing can succeed.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs::File,
+    io::Read,
+    path::Path,
+    rc::Rc,
+    time::Duration,
+};
+
+use actix_rt::time::{Instant, sleep_until};
+use awc::body::SizedStream;
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Serialize;
+use vecino_rest::{Digest, Kind, body::Stored};
+
+use crate::{
+    api::{ApiError, SILENCE_TIMEOUT, told},
+    cli::UploadArgs,
+    command::walk::{Found, Item},
+    exit_code::ExitCode,
+    failure::Failure,
+    output::{Output, size},
+    progress::Progress,
+    session::Session,
+};
+
+/// Bytes that are read and sent at a time.
+const CHUNK: usize = 256 << 10;
+
+/// The result of one file, with `--json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    path: String,
+    created: bool,
+    #[serde(flatten)]
+    stored: &'a Stored,
+}
+
+/// Runs it.
+pub(crate) async fn run(args: &UploadArgs, session: &Session, out: &Output) -> Result<(), Failure> {
+    if args.name.is_some() && args.paths.len() > 1 {
+        return Err(Failure::Usage(
+            "--as names one PATH only: run upload once for each".to_owned(),
+        ));
+    }
+    let mut found = Found::default();
+    for path in &args.paths {
+        if let Err(failure) = found.add(path, args.name.as_ref()) {
+            found.failed.push(failure);
+        }
+    }
+    for (path, why) in &found.left_out {
+        out.warn(&format!("{} is left out: {why}", path.display()));
+    }
+    let several = found.has_folder || found.items.len() > 1;
+    if several && !found.items.is_empty() {
+        out.announce(&announcement(&found.items));
+    }
+    let all = found.items.len() + found.failed.len();
+    let mut failed = found.failed;
+    let mut tally = Tally::default();
+    for item in &found.items {
+        match share(item, args.replace, session, out).await {
+            Ok(shared) => tally.add(&shared),
+            Err(failure) => {
+                let hopeless = is_hopeless(&failure);
+                failed.push(about(item, failure, args.replace));
+                if hopeless {
+                    break;
+                }
+            }
+        }
+    }
+    if several {
+        out.note(&tally.text(all));
+    }
+    first_of(failed, out)
+}
+
+/// What is about to be shared.
+fn announcement(items: &[Item]) -> String {
+    let is_hidden = |item: &&Item| {
+        let mut parts = item.name.as_str().split('/');
+        parts.any(|part| part.starts_with('.'))
+    };
+    let hidden = items.iter().filter(is_hidden).count();
+    let mut text = format!("{} to share", counted(items.len()));
+    if hidden > 0 {
+        text.push_str(&format!(", {hidden} of them hidden"));
+    }
+    text
+}
+
+fn counted(files: usize) -> String {
+    match files {
+        1 => "1 file".to_owned(),
+        files => format!("{files} files"),
+    }
+}
+
+/// What was shared so far.
+#[derive(Debug, Default)]
+struct Tally {
+    files: usize,
+    /// How many of them were shared before.
+    before: usize,
+    bytes: u64,
+}
+
+impl Tally {
+    fn add(&mut self, shared: &Shared) {
+        self.files += 1;
+        self.before += usize::from(!shared.created);
+        self.bytes += shared.bytes;
+    }
+
+    /// The total, where `all` were to be shared.
+    fn text(&self, all: usize) -> String {
+        if all == 0 {
+            return "no files there: nothing to share".to_owned();
+        }
+        let mut text = format!("{} of {} shared", self.files, counted(all));
+        if self.before > 0 {
+            text.push_str(&format!(" ({} already)", self.before));
+        }
+        text.push_str(&format!(", {}", size(self.bytes)));
+        text
+    }
+}
+
+/// Prints all failures but the first, which is the one that decides the exit code.
+fn first_of(failed: Vec<Failure>, out: &Output) -> Result<(), Failure> {
+    let mut failed = failed.into_iter();
+    let Some(first) = failed.next() else {
+        return Ok(());
+    };
+    for failure in failed {
+        out.failure(&failure);
+    }
+    Err(first)
+}
+
+/// Whether all other files would fail as well.
+fn is_hopeless(failure: &Failure) -> bool {
+    matches!(failure, Failure::Api(_))
+        && matches!(
+            failure.exit_code(),
+            ExitCode::Auth | ExitCode::Unreachable | ExitCode::Disk
+        )
+        || matches!(failure, Failure::OutputClosed)
+}
+
+/// Says which file a failure is about, where its text does not; and, when it was to `replace` what
+/// is there, that this did not help.
+fn about(item: &Item, failure: Failure, replace: bool) -> Failure {
+    let Failure::Api(ApiError::Problem(mut problem)) = failure else {
+        return failure;
+    };
+    if !problem.detail.contains(item.name.as_str()) {
+        problem.detail = format!("{}: {}", item.name, told(&problem));
+    }
+    if replace && problem.kind() == Some(Kind::Conflict) {
+        return Failure::Taken(problem);
+    }
+    Failure::Api(ApiError::Problem(problem))
+}
+
+/// A file that is shared now.
+struct Shared {
+    created: bool,
+    bytes: u64,
+}
+
+async fn share(
+    item: &Item,
+    replace: bool,
+    session: &Session,
+    out: &Output,
+) -> Result<Shared, Failure> {
+    let replaces = if replace {
+        session.api.held(&item.name).await?
+    } else {
+        None
+    };
+    let progress = out.progress(item.name.file_name());
+    let outgoing = Outgoing::open(&item.path, &progress)?;
+    let put = session
+        .api
+        .put(&item.name, replaces, outgoing.body(&progress));
+    let (created, stored) = tokio::select! {
+        answer = put => match answer {
+            Ok(answer) => answer,
+            // Our own file, not the connection.
+            Err(error) => return Err(outgoing.take_failure(&item.path).unwrap_or(error.into())),
+        },
+        () = outgoing.silence() => return Err(Failure::Api(ApiError::Silent {
+            origin: session.api.peer().clone(),
+            after: SILENCE_TIMEOUT,
+        })),
+    };
+    drop(progress);
+    let sent = outgoing.digest();
+    if stored.digest != sent {
+        return Err(Failure::Verification(format!(
+            "{}: sent with the digest {sent}, but your peer has {} now",
+            item.name, stored.digest
+        )));
+    }
+    let shared = Shared {
+        created,
+        bytes: stored.size,
+    };
+    if out.json() {
+        let path = item.path.to_string_lossy().into_owned();
+        out.value(&Report {
+            path,
+            created,
+            stored: &stored,
+        })?;
+        return Ok(shared);
+    }
+    let how = if created { "shared" } else { "already shared" };
+    out.note(&format!(
+        "{}: {how}, {}, digest {sent}",
+        item.name,
+        size(stored.size)
+    ));
+    Ok(shared)
+}
+
+/// A file that is being sent: the stream takes from it, the command watches it.
+#[derive(Clone)]
+struct Outgoing(Rc<State>);
+
+struct State {
+    file: RefCell<File>,
+    size: u64,
+    left: Cell<u64>,
+    hasher: RefCell<blake3::Hasher>,
+    moved: Cell<Instant>,
+    failure: RefCell<Option<std::io::Error>>,
+}
+
+impl Outgoing {
+    fn open(path: &Path, progress: &Progress) -> Result<Self, Failure> {
+        let file = File::open(path).map_err(Failure::disk(path))?;
+        let size = file.metadata().map_err(Failure::disk(path))?.len();
+        progress.begin(0, Some(size));
+        Ok(Self(Rc::new(State {
+            file: RefCell::new(file),
+            size,
+            left: Cell::new(size),
+            hasher: RefCell::new(blake3::Hasher::new()),
+            moved: Cell::new(Instant::now()),
+            failure: RefCell::new(None),
+        })))
+    }
+
+    /// The bytes that were there when it was opened.
+    fn body(&self, progress: &Progress) -> impl awc::body::MessageBody + use<> {
+        let progress = progress.handle();
+        let chunks = stream::unfold(self.clone(), move |outgoing| {
+            let next = outgoing.next();
+            if let Some(Ok(chunk)) = &next {
+                progress.advance(chunk.len() as u64);
+            }
+            std::future::ready(next.map(|chunk| (chunk, outgoing)))
+        });
+        SizedStream::new(self.0.size, chunks)
+    }
+
+    fn next(&self) -> Option<Result<Bytes, Box<dyn std::error::Error>>> {
+        let state = &self.0;
+        state.moved.set(Instant::now());
+        let left = state.left.get();
+        if left == 0 {
+            return None;
+        }
+        let mut chunk = vec![0; CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))];
+        let read = match state.file.borrow_mut().read(&mut chunk) {
+            Ok(0) => Err(std::io::Error::other("it became shorter while it was sent")),
+            other => other,
+        };
+        match read {
+            Ok(read) => {
+                chunk.truncate(read);
+                state.hasher.borrow_mut().update(&chunk);
+                state.left.set(left - read as u64);
+                Some(Ok(chunk.into()))
+            }
+            Err(error) => {
+                let text = error.to_string();
+                *state.failure.borrow_mut() = Some(error);
+                Some(Err(text.into()))
+            }
+        }
+    }
+
+    fn take_failure(&self, path: &Path) -> Option<Failure> {
+        let error = self.0.failure.borrow_mut().take()?;
+        Some(Failure::disk(path)(error))
+    }
+
+    /// The digest of what was sent.
+    fn digest(&self) -> Digest {
+        self.0.hasher.borrow().finalize().into()
+    }
+
+    /// Ends when nothing was taken from it for too long.
+    async fn silence(&self) {
+        loop {
+            let deadline = self.0.moved.get() + SILENCE_TIMEOUT;
+            if Instant::now() >= deadline {
+                return;
+            }
+            sleep_until(deadline + Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vecino_rest::Name;
+
+    use super::*;
+
+    fn item(name: &str) -> Item {
+        Item {
+            path: name.into(),
+            name: Name::parse(name).unwrap(),
+        }
+    }
+
+    #[test]
+    fn hidden_files_are_said_before_they_are_shared() {
+        let items = ["d/a", "d/.git/HEAD", "d/.env"].map(item);
+        assert_eq!(announcement(&items), "3 files to share, 2 of them hidden");
+        assert_eq!(announcement(&items[..1]), "1 file to share");
+    }
+
+    #[test]
+    fn the_total_counts_files_and_bytes() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.text(0), "no files there: nothing to share");
+        for created in [true, false] {
+            let bytes = 1024;
+            tally.add(&Shared { created, bytes });
+        }
+        assert_eq!(tally.text(3), "2 of 3 files shared (1 already), 2.00 KiB");
+    }
+}

@@ -1,0 +1,77 @@
+//! `--direct`: the first system's contract.
+
+use vecino_rest::Digest;
+
+use crate::stage::{Answer, Client, Peer};
+
+fn own_peer(answer: String) -> Peer {
+    Peer::always(Answer::of(200, answer).with("content-type", "text/plain"))
+}
+
+#[test]
+fn the_file_comes_from_the_provider_itself() {
+    let provider = Peer::always(Answer::of(200, "foreign bytes"));
+    let peer = own_peer(format!("http://{}", provider.authority()));
+    let client = Client::of(&peer).env("API_TOKEN_FILE", "token");
+    client.write("token", "s3cret");
+    let done = client.run(&["download", "d/a b.txt", "--direct"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let again = client.run(&["download", "x", "--direct", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!(report["source"], format!("http://{}", provider.authority()));
+    assert_eq!(client.read("a b.txt"), b"foreign bytes");
+    assert!(done.stderr.contains("nobody knew a digest"), "{done:?}");
+    let asked = &peer.seen()[0];
+    assert_eq!((&*asked.method, &*asked.uri), ("POST", "/connect"));
+    assert_eq!(asked.body, br#"{"body":["d/a b.txt"]}"#);
+    let fetched = &provider.seen()[0];
+    assert_eq!(
+        (&*fetched.method, &*fetched.uri),
+        ("GET", "/download/d/a%20b.txt")
+    );
+    assert_eq!(
+        fetched.header("authorization"),
+        None,
+        "the token is for the own peer"
+    );
+}
+
+#[test]
+fn a_provider_with_a_digest_is_checked() {
+    let tag = format!("\"{}\"", Digest::of(b"right"));
+    let provider = Peer::always(Answer::of(200, "wrong").with("etag", &tag));
+    let peer = own_peer(format!("http://{}", provider.authority()));
+    let client = Client::of(&peer);
+    assert_eq!(client.run(&["download", "a", "--direct"]).code, 7);
+    assert!(!client.path("a").exists());
+}
+
+#[test]
+fn nobody_has_it_is_3() {
+    let peer = own_peer("404".to_owned());
+    assert_eq!(
+        Client::of(&peer).run(&["download", "a", "--direct"]).code,
+        3
+    );
+}
+
+#[test]
+fn hostile_answers_are_refused() {
+    let provider = Peer::always(Answer::of(302, "").with("location", "/elsewhere"));
+    let redirecting = format!("http://{}", provider.authority());
+    for (answer, code) in [
+        ("file:///etc/passwd".to_owned(), 1),
+        ("http://user@a:80".to_owned(), 1),
+        ("http://a:80/\u{1b}[2J".to_owned(), 1),
+        (String::new(), 1),
+        (redirecting, 1),
+    ] {
+        let peer = own_peer(answer.clone());
+        let client = Client::of(&peer);
+        let done = client.run(&["download", "a", "--direct"]);
+        assert_eq!(done.code, code, "{answer:?} {done:?}");
+        assert!(!done.stderr.contains('\u{1b}'), "{done:?}");
+        assert_eq!(client.files().len(), 0);
+    }
+    assert_eq!(provider.seen().len(), 1);
+}

@@ -1,0 +1,81 @@
+//! Benchmarks: Vecino and a peer of it side by side in one run, printed as ratios.
+//!
+//! `lookup-chain` measures a locate through client → own peer → neighbour → locator beside the
+//! same chain of bare echo hops (actix → actix → tonic). The hops are processes of their own, as
+//! Vecino's servers are; they are this program, started again as `echo-…`.
+
+mod chain;
+mod echo;
+mod load;
+mod process;
+
+use std::{process::ExitCode, time::Duration};
+
+const HELP: &str = "\
+vecino-bench: Vecino beside bare echo hops
+
+Usage: vecino-bench lookup-chain [--rounds N] [--seconds S] [--connections N,N,...] [--names N]
+
+  --rounds       interleaved rounds of which the median counts [default: 5]
+  --seconds      length of one measurement [default: 3]
+  --connections  connections that ask one lookup after another [default: 1,64]
+  --names        records in the locator, asked in turn, so that no cache answers [default: 200000]
+";
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    rounds: usize,
+    length: Duration,
+    connections: Vec<usize>,
+    names: usize,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        ["echo-grpc"] => echo::grpc(),
+        ["echo-last", next] => echo::last_hop(next),
+        ["echo-first", next] => echo::first_hop(next),
+        ["lookup-chain", ref options @ ..] => plan(options).and_then(chain::run),
+        _ => Err(anyhow::anyhow!(
+            "unknown arguments {arguments:?}; see --help"
+        )),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vecino-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan(options: &[&str]) -> anyhow::Result<Plan> {
+    let mut plan = Plan {
+        rounds: 5,
+        length: Duration::from_secs(3),
+        connections: vec![1, 64],
+        names: 200_000,
+    };
+    for option in options.chunks(2) {
+        match *option {
+            ["--rounds", value] => plan.rounds = value.parse()?,
+            ["--seconds", value] => plan.length = Duration::from_secs_f64(value.parse()?),
+            ["--names", value] => plan.names = value.parse()?,
+            ["--connections", value] => {
+                plan.connections = value.split(',').map(str::parse).collect::<Result<_, _>>()?;
+            }
+            _ => anyhow::bail!("unknown option {option:?}; see --help"),
+        }
+    }
+    anyhow::ensure!(
+        plan.rounds > 0 && plan.names > 0,
+        "--rounds and --names are at least 1"
+    );
+    Ok(plan)
+}

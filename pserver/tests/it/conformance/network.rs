@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use central_server::Config;
-use pserver::locate::StrategyKind;
+use pserver::locate::{StrategyKind, flood::limits::TARGET_LINKS};
 use vecino_rest::{
     PeerId,
-    body::{LinkState, LocateQuery, Located, Variant},
+    body::{self, LinkState, LocateQuery, Located, Variant},
     overlay::{OverlayView, Overlays},
     route,
     zone::ZoneLayout,
@@ -181,8 +181,9 @@ async fn is_settled(door: &Door, others: usize) -> bool {
         Some(OverlayView::Chord(view)) => view.joined && view.successors.len() == others,
         Some(OverlayView::Zone(view)) => view.slot.is_some(),
         Some(OverlayView::Flood(view)) => {
-            let mut up = view.links.iter().map(|link| link.state);
-            up.any(|state| state == LinkState::Up)
+            // A lookup ends at the nearest holders: whoever is to be found by all is linked to all.
+            let is_up = |link: &&body::Peer| link.state == LinkState::Up;
+            view.links.iter().filter(is_up).count() >= others.min(TARGET_LINKS)
         }
     }
 }

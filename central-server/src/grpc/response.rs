@@ -10,6 +10,7 @@ pub(super) fn provider(provider: &lease::Provider) -> v1::Provider {
         peer_id: Bytes::copy_from_slice(provider.peer.as_bytes()),
         url: provider.url.clone(),
         site: provider.site.clone(),
+        partial: false,
     }
 }
 

@@ -15,6 +15,7 @@ async fn pages(client: &mut Client, query: &str, file_type: &str, limit: u32) ->
             r#type: file_type.into(),
             limit,
             cursor,
+            prefix: String::new(),
         };
         let page = soon(client.search(request))
             .await

@@ -116,6 +116,7 @@ pub(crate) fn record(name: &str, content: &str) -> v1::Record {
         digest: digest(content).into(),
         size: content.len() as u64,
         modified_ms: 1_700_000_000_000,
+        partial: false,
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) async fn run(args: &SearchArgs, session: &Session, out: &Output) -> R
                 file_type: args.file_type.clone(),
                 limit: Some(limit),
                 cursor,
+                prefix: None,
             };
             async move { session.api.search(&query).await }
         },

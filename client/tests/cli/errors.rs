@@ -18,6 +18,7 @@ fn variant(content: &str) -> Variant {
             peer: None,
             url: "http://10.0.0.1:80".to_owned(),
             site: None,
+            partial: false,
         }],
     }
 }

@@ -31,6 +31,7 @@ fn variant(name: &str) -> Variant {
             peer: Some(PeerId::from_bytes([7; 16])),
             url: "http://10.0.0.1:80".to_owned(),
             site: Some("rack\u{1b}[31m 1".to_owned()),
+            partial: false,
         }],
     }
 }

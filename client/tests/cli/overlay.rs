@@ -123,6 +123,7 @@ fn found() -> Page<Variant> {
                 peer: Some(id(1)),
                 url: "http://10.0.0.1:80".to_owned(),
                 site: None,
+                partial: false,
             }],
         }],
         next_cursor: None,

@@ -197,6 +197,7 @@ async fn announce(locator: &Process, names: &[String]) -> anyhow::Result<()> {
                     digest: Digest::of(name.as_bytes()).as_bytes().to_vec().into(),
                     size: 1,
                     modified_ms: 0,
+                    partial: false,
                 })
                 .collect(),
             withdraw: Vec::new(),

@@ -52,6 +52,7 @@ fn located(query: &LocateQuery, echoed: &str) -> Option<Located> {
             peer: Some(vecino_rest::PeerId::from_bytes([7; 16])),
             url: "http://127.0.0.1:8080".to_owned(),
             site: None,
+            partial: false,
         }],
         ..Variant::unverifiable(name, String::new())
     };

@@ -51,6 +51,9 @@ pub struct Provider {
     /// Its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
+    /// It holds some pieces only, and is fetching the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 /// One content among those that share a name.
@@ -87,6 +90,7 @@ impl Variant {
                 peer: None,
                 url,
                 site: None,
+                partial: false,
             }],
         }
     }
@@ -123,6 +127,10 @@ pub struct SearchQuery {
     /// An extension, or music, video, image, document, archive, code.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub file_type: Option<String>,
+    /// Only names that begin with this, case and all, in order of name; `q` and `type` are empty
+    /// then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// 1 to 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
@@ -133,6 +141,22 @@ pub struct SearchQuery {
 
 /// The answer of `GET /v1/search`: variants without `providers`.
 pub type SearchPage = Page<Variant>;
+
+/// `POST /v1/neighbour/place`: who could take a new copy?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceQuery {
+    /// Bytes of the copy.
+    pub size: u64,
+    /// How many peers are wanted, 1 to 16.
+    pub count: u32,
+}
+
+/// The answer of `POST /v1/neighbour/place`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Placed {
+    /// Live peers with room, the better choice first; the asker may be among them.
+    pub peers: Vec<Provider>,
+}
 
 /// `PUT /v1/files/NAME`: 201, or 200 when it was shared already.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -313,4 +337,24 @@ pub struct Pieces {
     pub piece_size: u64,
     /// One a piece, in order.
     pub pieces: Vec<Digest>,
+}
+
+/// `GET /v1/blobs/DIGEST/have?since=V`: which pieces a peer can send now. Answers at once when its
+/// version is not `V`, else as soon as it changes, or after a while with the same version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Have {
+    /// Changes whenever the rest does.
+    pub version: u64,
+    /// Of the whole content, in bytes.
+    pub size: u64,
+    /// It holds the whole content; `have` is absent then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
+    /// Pieces that it has: a bit a piece in hex, the first piece first, each byte's highest bit
+    /// first.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub have: String,
+    /// Pieces that it is fetching, in the same form: others better fetch others.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub coming: String,
 }

@@ -26,6 +26,10 @@ pub const PEERS: &str = "/v1/peers";
 pub const NEIGHBOUR_LOCATE: &str = "/v1/neighbour/locate";
 /// `POST` on a neighbour: search for another peer.
 pub const NEIGHBOUR_SEARCH: &str = "/v1/neighbour/search";
+/// `POST` on a neighbour: who could take a copy, for another peer.
+pub const NEIGHBOUR_PLACE: &str = "/v1/neighbour/place";
+/// `GET`: server-sent events.
+pub const EVENTS: &str = "/v1/events";
 /// `GET` with `/DIGEST`: content; with `/DIGEST/pieces`: piece hashes.
 pub const BLOBS: &str = "/v1/blobs";
 /// Alive.
@@ -59,6 +63,11 @@ pub fn blob(digest: &Digest) -> String {
 /// `/v1/blobs/DIGEST/pieces`.
 pub fn pieces(digest: &Digest) -> String {
     format!("{BLOBS}/{digest}/pieces")
+}
+
+/// `/v1/blobs/DIGEST/have`.
+pub fn have(digest: &Digest) -> String {
+    format!("{BLOBS}/{digest}/have")
 }
 
 /// `/v1/downloads/ID`.

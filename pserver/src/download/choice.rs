@@ -153,6 +153,7 @@ mod tests {
             peer: Some(PeerId::from_bytes([port; 16])),
             url: format!("http://10.0.0.1:{port}"),
             site: None,
+            partial: false,
         });
         Variant {
             name: "a".parse().expect("valid"),

@@ -53,6 +53,7 @@ fn provider(provider: v1::Provider) -> Option<Provider> {
         peer: PeerId::from_slice(&provider.peer_id),
         url: url.to_string(),
         site: is_label.then_some(site),
+        partial: false,
     })
 }
 
@@ -79,6 +80,7 @@ pub(super) fn search_request(query: &SearchQuery) -> Result<v1::SearchRequest, L
         r#type: query.file_type.clone().unwrap_or_default(),
         limit: query.limit.unwrap_or_default(),
         cursor: cursor.into(),
+        prefix: String::new(),
     })
 }
 

@@ -452,6 +452,7 @@ impl Outbox<'_> {
                     digest: digest.as_bytes().to_vec().into(),
                     size: 0,
                     modified_ms: 0,
+                    partial: false,
                 }),
             }
         }
@@ -465,6 +466,7 @@ fn to_wire(record: &Record) -> v1::Record {
         digest: record.digest.as_bytes().to_vec().into(),
         size: record.size,
         modified_ms: record.modified_ms,
+        partial: false,
     }
 }
 

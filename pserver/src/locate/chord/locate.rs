@@ -176,6 +176,7 @@ fn variants(name: &Name, provided: Vec<Provided>) -> Vec<Variant> {
             peer: Some(one.provider.peer),
             url: one.provider.url.to_string(),
             site: one.provider.site.clone(),
+            partial: false,
         };
         Variant {
             name: name.clone(),

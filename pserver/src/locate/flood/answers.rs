@@ -53,6 +53,7 @@ impl Answers {
                         peer: Some(holder.peer),
                         url: holder.url.to_string(),
                         site: holder.site,
+                        partial: false,
                     })
                     .collect(),
             })

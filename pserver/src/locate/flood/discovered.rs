@@ -211,6 +211,7 @@ impl Entry {
             peer: Some(holder.peer),
             url: holder.url.to_string(),
             site: holder.site.clone(),
+            partial: false,
         });
         (count > 0).then(|| Variant {
             name: name.clone(),

@@ -24,6 +24,7 @@ pub(super) fn record(record: &Record) -> v1::Record {
         digest: record.digest.as_bytes().to_vec().into(),
         size: record.size,
         modified_ms: record.modified_ms,
+        partial: false,
     }
 }
 
@@ -34,6 +35,7 @@ pub(super) fn gone(digest: &Digest, name: &Name) -> v1::Record {
         digest: digest.as_bytes().to_vec().into(),
         size: 0,
         modified_ms: 0,
+        partial: false,
     }
 }
 
@@ -77,6 +79,7 @@ pub(super) fn found(variants: Vec<Variant>) -> Vec<v1::Variant> {
             peer_id: provider.peer?.as_bytes().to_vec().into(),
             url: provider.url,
             site: provider.site.unwrap_or_default(),
+            partial: false,
         })
     };
     let variant = |variant: Variant| {
@@ -103,6 +106,7 @@ pub(super) fn variants(answer: Vec<v1::Variant>, name: &Name) -> Vec<Variant> {
             peer: Some(PeerId::from_slice(&provider.peer_id)?),
             url: url.to_string(),
             site: (shown && !site.is_empty()).then_some(site),
+            partial: false,
         })
     };
     let variant = |variant: v1::Variant| {

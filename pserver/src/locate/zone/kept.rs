@@ -141,6 +141,7 @@ impl Kept {
                 peer: Some(entry.sender),
                 url: sender.contact.url.to_string(),
                 site: sender.contact.site.clone(),
+                partial: false,
             });
         }
         let mut variants: Vec<_> = variants.into_values().collect();

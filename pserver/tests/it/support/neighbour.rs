@@ -31,6 +31,7 @@ pub(crate) fn variant(name: &str, content: &Content, urls: &[String]) -> Variant
         peer: None,
         url: url.clone(),
         site: None,
+        partial: false,
     });
     Variant {
         name: Name::parse(name).expect("a name"),

@@ -129,5 +129,6 @@ pub(crate) fn record(name: &str, content: &Content, size: u64) -> v1::Record {
         digest: content.digest.as_bytes().to_vec().into(),
         size,
         modified_ms: 1_700_000_000_000,
+        partial: false,
     }
 }

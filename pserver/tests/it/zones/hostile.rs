@@ -52,6 +52,7 @@ fn record(name: &str) -> v1::Record {
         digest: vec![1; 32].into(),
         size: 1,
         modified_ms: 0,
+        partial: false,
     }
 }
 
@@ -191,6 +192,7 @@ async fn a_member_that_answers_nonsense_or_nothing_is_passed_over() {
             peer_id: vec![1; 16].into(),
             url: url.into(),
             site: "x\ny".into(),
+            partial: false,
         }],
     };
     let nonsense = vec![

@@ -12,6 +12,7 @@ pub mod locate;
 pub mod metrics;
 pub mod neighbour;
 pub mod server;
+pub mod upload;
 
 pub use config::Config;
 pub use server::Server;

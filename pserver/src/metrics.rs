@@ -3,11 +3,11 @@
 //! (unchanged since they were hashed before a restart), `vecino_http_connections_total` (accepted),
 //! `vecino_lookups_total{outcome}` (for other peers), `vecino_strategy_lookups_total` (those that
 //! no cache answered), `vecino_neighbour_requests_total{outcome}`, `vecino_pieces_verified_total`,
-//! `vecino_received_bytes_total`, `vecino_sent_bytes_total`, `vecino_verification_failures_total`,
+//! `vecino_received_bytes_total`, `vecino_sent_bytes_total`, `vecino_verification_failures_total{provider}`,
 //! `vecino_provider_switches_total`, `vecino_zone_lookups_total`, `vecino_zone_contacts_total` (members
 //! asked for them), `vecino_zone_asked_total` (answered for others), `vecino_downloads`, `vecino_uploads` (running now).
 
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text},
@@ -34,6 +34,16 @@ pub enum Outcome {
     failed,
 }
 
+/// Who sent something wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Provider {
+    /// Its URL, or `other` when there are too many of them.
+    pub provider: String,
+}
+
+/// Providers that are told apart.
+const MAX_LIARS: usize = 64;
+
 /// The counters; see the module for their names.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -57,8 +67,10 @@ pub struct Metrics {
     pub bytes_received: Counter,
     /// Content bytes sent.
     pub bytes_sent: Counter,
-    /// Pieces that were not what their provider said.
-    pub verification_failures: Counter,
+    /// Pieces that were not what their provider said, by provider.
+    pub verification_failures: Family<Provider, Counter>,
+    /// How many providers that has so far.
+    liars: AtomicUsize,
     /// Providers left for the next one.
     pub provider_switches: Counter,
     /// Lookups in zones.
@@ -108,11 +120,6 @@ impl Metrics {
         );
         counter("sent_bytes", "Content bytes sent", &self.bytes_sent);
         counter(
-            "verification_failures",
-            "Pieces that were not what they should be",
-            &self.verification_failures,
-        );
-        counter(
             "provider_switches",
             "Providers left for the next one",
             &self.provider_switches,
@@ -124,6 +131,11 @@ impl Metrics {
             &self.zone_contacts,
         );
         counter("zone_asked", "Questions of other members", &self.zone_asked);
+        registry.register(
+            "verification_failures",
+            "Pieces that were not what they should be",
+            self.verification_failures.clone(),
+        );
         registry.register("lookups", "Lookups for other peers", self.lookups.clone());
         registry.register(
             "neighbour_requests",
@@ -135,6 +147,22 @@ impl Metrics {
         let mut text = String::new();
         text::encode(&mut text, &registry)?;
         Ok(text)
+    }
+
+    /// A provider at `url` sent something wrong.
+    pub fn wrong_bytes_from(&self, url: &str) {
+        let named = Provider {
+            provider: url.to_owned(),
+        };
+        let is_known = self.verification_failures.get(&named).is_some();
+        let counted = if is_known || self.liars.fetch_add(1, Ordering::Relaxed) < MAX_LIARS {
+            named
+        } else {
+            Provider {
+                provider: "other".to_owned(),
+            }
+        };
+        self.verification_failures.get_or_create(&counted).inc();
     }
 
     /// Counts a gauge up until the guard is dropped.

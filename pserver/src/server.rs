@@ -24,7 +24,7 @@ use crate::{
     },
     config::Config,
     content::{Store, StoreError},
-    download::{Downloads, fetch::Fetcher, source::Source},
+    download::{Downloads, choice::Me, fetch::Fetcher, job::Tools, source::Source},
     identity::{Identity, IdentityError},
     locate::{
         Locator, Strategy, StrategyKind,
@@ -204,7 +204,8 @@ impl Server {
             store: store.clone(),
             presence: presence.clone(),
             inbound: Inbound::new(Locator::new(strategies), metrics.clone()),
-            downloads: Arc::new(Downloads::default()),
+            downloads: Arc::new(Downloads::new(store.parts().to_owned())),
+            slots: Arc::default(),
             metrics: metrics.clone(),
             policy: Policy {
                 access: config.client_access,
@@ -337,17 +338,23 @@ fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
         .disable_redirects()
         .add_default_header(("User-Agent", concat!("vecino/", env!("CARGO_PKG_VERSION"))))
         .finish();
-    let fetcher = Fetcher {
-        me: shared.peer,
-        store: shared.store.clone(),
-        outbound: Outbound::new(client.clone(), links, shared.metrics.clone()),
+    let tools = Tools {
         source: Source::new(
-            client,
             shared.presence.on_loopback(),
             shared.downloads.piece_lists.clone(),
         ),
-        downloads: shared.downloads.clone(),
+        store: shared.store.clone(),
+        parts: shared.downloads.parts.clone(),
         metrics: shared.metrics.clone(),
+    };
+    let fetcher = Fetcher {
+        me: Me {
+            peer: shared.peer,
+            site: shared.site.clone(),
+        },
+        outbound: Outbound::new(client, links, shared.metrics.clone()),
+        downloads: shared.downloads.clone(),
+        tools,
     };
     Worker { shared, fetcher }
 }

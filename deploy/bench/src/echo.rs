@@ -116,6 +116,7 @@ pub(crate) async fn first_hop(next: &str) -> anyhow::Result<()> {
             name: Some(name),
             digest: None,
             provider: None,
+            fresh: false,
         };
         let mut response = client
             .post(url)

@@ -116,6 +116,10 @@ pub struct LocateQuery {
     /// Only this provider: a peer id, or its URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
+    /// The answer is to be no older than some hundred milliseconds: a download that runs looks for
+    /// who came to hold it meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
 }
 
 /// `POST /v1/neighbour/search`; the same fields are the query string of `GET /v1/search`.

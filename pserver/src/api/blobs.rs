@@ -1,9 +1,28 @@
-//! `/v1/blobs`: content by digest, for other peers and for any HTTP client.
+//! `/v1/blobs`: content by digest, for other peers and for any HTTP client. What is being fetched
+//! is given out as well, as far as it is verified.
 
-use actix_web::{HttpRequest, HttpResponse, web};
-use vecino_rest::{Digest, Kind, body::Pieces};
+use std::{net::IpAddr, time::Duration};
 
-use super::{context::Worker, error::ApiError, respond};
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use serde::Deserialize;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use vecino_rest::{
+    Digest, Kind,
+    body::{Have, Pieces},
+};
+
+use super::{
+    context::Worker,
+    error::ApiError,
+    request,
+    respond::{self, Described, Prepared},
+};
+use crate::upload::{Slot, slots::Busy};
+
+/// A long poll is held for so long.
+const HELD_FOR: Duration = Duration::from_secs(20);
+/// And no shorter than this, so that many changes make one answer.
+const GATHER: Duration = Duration::from_millis(100);
 
 fn digest(text: &str) -> Result<Digest, ApiError> {
     text.parse()
@@ -14,6 +33,20 @@ fn not_held(digest: &Digest) -> ApiError {
     ApiError::new(Kind::NotFound, format!("this peer does not hold {digest}"))
 }
 
+/// Waits for a slot to send in.
+async fn slot(request: &HttpRequest, worker: &Worker) -> Result<Slot, ApiError> {
+    let asker = request
+        .peer_addr()
+        .map_or(IpAddr::from([0, 0, 0, 0]), |addr| addr.ip());
+    let slot = worker.shared.slots.take(asker).await;
+    slot.map_err(|Busy| {
+        ApiError::new(
+            Kind::Busy,
+            "this peer sends to as many as it can: try again in a moment",
+        )
+    })
+}
+
 /// `GET, HEAD /v1/blobs/DIGEST`.
 pub async fn get(
     request: HttpRequest,
@@ -22,13 +55,38 @@ pub async fn get(
 ) -> Result<HttpResponse, ApiError> {
     let digest = digest(&path)?;
     let store = &worker.shared.store;
-    let entry = store
-        .catalogue()
-        .by_digest(&digest)
-        .ok_or_else(|| not_held(&digest))?;
-    let file = store.read(entry).await?.ok_or_else(|| not_held(&digest))?;
-    let name = file.entry().name.clone();
-    respond::file(&request, &name, file, &worker.shared.metrics)
+    if let Some(entry) = store.catalogue().by_digest(&digest)
+        && let Some(file) = store.read(entry).await?
+    {
+        let slot = slot(&request, &worker).await?;
+        let name = file.entry().name.clone();
+        return respond::file(&request, &name, file, &worker.shared.metrics, Some(slot));
+    }
+    let job = worker.shared.downloads.job(&digest);
+    let job = job.ok_or_else(|| not_held(&digest))?;
+    let name = job.name();
+    let content = Described {
+        name: &name,
+        digest,
+        size: job.layout.size(),
+        source: "local",
+    };
+    match respond::prepare(&request, &content)? {
+        Prepared::Answered(response) => Ok(response),
+        Prepared::Body(builder, range) => {
+            if !job.holds(&range) {
+                return Err(ApiError::new(
+                    Kind::NotFound,
+                    format!("this peer does not hold these bytes of {digest} yet"),
+                ));
+            }
+            let slot = slot(&request, &worker).await?;
+            let length = range.end - range.start;
+            let bytes = job.verified_stream(range);
+            let metrics = &worker.shared.metrics;
+            Ok(respond::body(builder, length, metrics, bytes, Some(slot)))
+        }
+    }
 }
 
 /// `GET /v1/blobs/DIGEST/pieces`.
@@ -37,6 +95,63 @@ pub async fn pieces(
     worker: web::Data<Worker>,
 ) -> Result<web::Json<Pieces>, ApiError> {
     let digest = digest(&path)?;
-    let pieces = worker.shared.store.pieces(digest).await?;
+    if let Some(pieces) = worker.shared.store.pieces(digest).await? {
+        return Ok(web::Json(pieces));
+    }
+    let job = worker.shared.downloads.job(&digest);
+    let pieces = job.and_then(|job| {
+        Some(Pieces {
+            digest,
+            size: job.layout.size(),
+            piece_size: job.layout.piece_size(),
+            pieces: job.pieces()?,
+        })
+    });
     pieces.map(web::Json).ok_or_else(|| not_held(&digest))
+}
+
+#[derive(Debug, Deserialize)]
+struct HaveQuery {
+    since: Option<u64>,
+}
+
+/// `GET /v1/blobs/DIGEST/have`.
+pub async fn have(
+    request: HttpRequest,
+    path: web::Path<String>,
+    worker: web::Data<Worker>,
+) -> Result<HttpResponse, ApiError> {
+    let digest = digest(&path)?;
+    let query: HaveQuery = request::query(&request)?;
+    let arrived = Instant::now();
+    loop {
+        if let Some(entry) = worker.shared.store.catalogue().by_digest(&digest) {
+            return Ok(told(&Have {
+                version: 0,
+                size: entry.stamp.size,
+                whole: true,
+                have: String::new(),
+                coming: String::new(),
+            }));
+        }
+        let job = worker.shared.downloads.job(&digest);
+        let job = job.ok_or_else(|| not_held(&digest))?;
+        if let Some(since) = query.since {
+            let held_until = arrived + HELD_FOR;
+            let is_late = timeout_at(held_until, job.have_changed(since)).await;
+            sleep_until(arrived + GATHER).await;
+            // It ended meanwhile: it is held whole now, or not at all.
+            if job.outcome().is_some() && is_late.is_ok() {
+                drop(job);
+                continue;
+            }
+        }
+        return Ok(told(&job.have()));
+    }
+}
+
+fn told(have: &Have) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(have)
 }

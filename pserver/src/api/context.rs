@@ -11,6 +11,7 @@ use crate::{
     locate::{Strategy, central::presence::Presence, flood::Flood},
     metrics::Metrics,
     neighbour::inbound::Inbound,
+    upload::Slots,
 };
 
 /// What all workers share.
@@ -32,6 +33,8 @@ pub struct Shared {
     pub inbound: Inbound,
     /// What it fetches.
     pub downloads: Arc<Downloads>,
+    /// How much it sends to other peers at once.
+    pub slots: Arc<Slots>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// Who may do what.

@@ -99,10 +99,10 @@ pub async fn get(
     let metrics = &worker.shared.metrics;
     let fetcher = &worker.fetcher;
     if let Some(file) = fetcher.held(&wanted).await? {
-        return respond::file(&request, &wanted.name, file, metrics);
+        return respond::file(&request, &wanted.name, file, metrics, None);
     }
     match fetcher.locate(&wanted).await? {
-        Located::Held(file) => respond::file(&request, &wanted.name, file, metrics),
+        Located::Held(file) => respond::file(&request, &wanted.name, file, metrics, None),
         Located::Content(digest, claims) => {
             let described = |size| Described {
                 name: &wanted.name,
@@ -122,7 +122,7 @@ pub async fn get(
                 Asked::Part(range) => range,
                 Asked::Whole | Asked::NotSatisfiable => 0..size,
             };
-            let (job, reader) = fetcher.read(&wanted, digest, &claims, part).await?;
+            let (job, reader) = fetcher.read(&wanted, digest, &claims, part, true).await?;
             let source = job.source().map(ToString::to_string);
             let content = Described {
                 // What an earlier download left on the disk has no provider any more.
@@ -131,9 +131,13 @@ pub async fn get(
             };
             Ok(match respond::prepare(&request, &content)? {
                 Prepared::Answered(response) => response,
-                Prepared::Body(builder, range) => {
-                    respond::body(builder, range.end - range.start, metrics, reader.stream())
-                }
+                Prepared::Body(builder, range) => respond::body(
+                    builder,
+                    range.end - range.start,
+                    metrics,
+                    reader.stream(),
+                    None,
+                ),
             })
         }
         Located::Unverifiable(providers) => {

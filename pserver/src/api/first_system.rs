@@ -37,6 +37,7 @@ pub async fn pedir_recurso(
         name: Some(Name::parse(&body)?),
         digest: None,
         provider: None,
+        fresh: false,
     };
     let variants = worker.shared.inbound.locate(query).await?;
     let providers = variants.iter().flat_map(|variant| &variant.providers);
@@ -57,5 +58,5 @@ pub async fn download(
     let not_held = || ApiError::new(Kind::NotFound, format!("this peer does not hold {name:?}"));
     let entry = store.catalogue().by_name(&name).ok_or_else(not_held)?;
     let file = store.read(entry).await?.ok_or_else(not_held)?;
-    respond::file(&request, &name, file, &worker.shared.metrics)
+    respond::file(&request, &name, file, &worker.shared.metrics, None)
 }

@@ -88,6 +88,10 @@ pub fn routes(app: &mut ServiceConfig) {
             [get().to(blobs::pieces)],
         ),
         resource(
+            format!("{}/{{digest}}/have", route::BLOBS),
+            [get().to(blobs::have)],
+        ),
+        resource(
             frozen::PEDIR_RECURSO,
             [post().to(first_system::pedir_recurso)],
         ),

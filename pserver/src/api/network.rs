@@ -54,6 +54,7 @@ pub async fn locate(
         name: Some(name.clone()),
         digest: None,
         provider: None,
+        fresh: false,
     };
     let variants = worker.fetcher.outbound.locate(&query).await?;
     if variants.is_empty() {

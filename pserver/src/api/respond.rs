@@ -17,7 +17,7 @@ use super::{
     range::{self, Asked},
     request::etags,
 };
-use crate::{content::read::OpenFile, metrics::Metrics};
+use crate::{content::read::OpenFile, metrics::Metrics, upload::Slot};
 
 /// RFC 5987 `attr-char`.
 const KEPT_IN_PARAMETER: &AsciiSet = &NON_ALPHANUMERIC
@@ -148,13 +148,17 @@ pub fn describe_name(builder: &mut HttpResponseBuilder, name: &Name) {
         .insert_header((header::CACHE_CONTROL, "no-cache"));
 }
 
-/// A body of exactly `length` bytes, counted as they go.
+/// A body of exactly `length` bytes, counted as they go; it holds `slot` to its end.
 pub fn body<E: Into<Box<dyn std::error::Error>> + 'static>(
     mut builder: HttpResponseBuilder,
     length: u64,
     metrics: &Arc<Metrics>,
     bytes: impl Stream<Item = Result<Bytes, E>> + 'static,
+    slot: Option<Slot>,
 ) -> HttpResponse {
+    let bytes = bytes.inspect(move |_| {
+        let _held_while_it_lives = &slot;
+    });
     builder.body(SizedStream::new(length, counted(metrics, bytes)))
 }
 
@@ -181,6 +185,7 @@ pub fn file(
     name: &Name,
     file: OpenFile,
     metrics: &Arc<Metrics>,
+    slot: Option<Slot>,
 ) -> Result<HttpResponse, ApiError> {
     let entry = file.entry().clone();
     let content = Described {
@@ -193,7 +198,7 @@ pub fn file(
         Prepared::Answered(response) => response,
         Prepared::Body(builder, range) => {
             let length = range.end - range.start;
-            body(builder, length, metrics, file.stream(range))
+            body(builder, length, metrics, file.stream(range), slot)
         }
     })
 }

@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod hash;
 pub mod import;
 pub mod index;
+mod keep;
 pub mod ledger;
 pub mod part;
 pub mod publish;
@@ -41,7 +42,6 @@ use self::{
     import::{Importer, Roots},
     index::IndexError,
     ledger::Ledger,
-    part::Part,
     publish::{Replace, publish},
     read::OpenFile,
     scan::is_hidden,
@@ -427,66 +427,6 @@ impl Store {
             .await
             .map_err(|_| StoreError::Interrupted)?
     }
-
-    /// Keeps a finished part as `name` in `DOWNLOAD_DIR`. A file that is there already is never
-    /// replaced, whatever it is: then the part is kept under the name with the beginning of its
-    /// digest in it. What is held under the name already is kept once. Answers what the file is
-    /// now, when the part became it. Blocks.
-    pub fn keep(
-        &self,
-        part: &Part,
-        name: Name,
-        digest: Digest,
-        modified_ms: i64,
-    ) -> Result<Option<Stamp>, StoreError> {
-        refuse_hidden(&name)?;
-        // Who asks while the last bytes of another download are being kept begins a new one.
-        let held = self.catalogue().by_name_and_digest(&name, &digest);
-        if held.is_some_and(|held| stamp_of(&held.path).is_ok_and(|stamp| stamp == held.stamp)) {
-            part.dispose();
-            return Ok(None);
-        }
-        let finished = part
-            .finish(modified_ms)
-            .map_err(StoreError::io("download cannot be written"))?;
-        let other_name = with_digest(&name, &digest);
-        let taken = StoreError::Conflict(format!(
-            "{name:?} cannot be kept: its place in the download directory is taken"
-        ));
-        for name in std::iter::once(name).chain(other_name) {
-            match publish(finished, &self.roots.fetched, &name, Replace::No) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                published => {
-                    let path = published.map_err(StoreError::io("download cannot be kept"))?;
-                    let stamp = stamp_of(&path)?;
-                    let pieces = (part.pieces.len() > 1).then(|| part.pieces.as_slice().into());
-                    let entry = Entry {
-                        name,
-                        origin: Origin::Fetched,
-                        path,
-                        stamp,
-                        digest,
-                    };
-                    self.importer.admit(vec![(entry, pieces)]);
-                    part.dispose();
-                    return Ok(Some(stamp));
-                }
-            }
-        }
-        Err(taken)
-    }
-}
-
-/// `a.txt` as `a (1f3c9a2b).txt`; `None` when that is too long.
-fn with_digest(name: &Name, digest: &Digest) -> Option<Name> {
-    let file = name.file_name();
-    let folder = name.as_str().strip_suffix(file)?;
-    let (stem, extension) = match file.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() => (stem, format!(".{extension}")),
-        _ => (file, String::new()),
-    };
-    let digest = digest.to_string();
-    Name::parse(&format!("{folder}{stem} ({}){extension}", &digest[..8])).ok()
 }
 
 fn stamp_of(path: &Path) -> Result<Stamp, StoreError> {

@@ -1,28 +1,32 @@
-//! An unfinished download on disk: `DIGEST.part` with the bytes, `DIGEST.have` with the size, the
+//! An unfinished download on disk: `DIGEST.SIZE.part` with the bytes, `DIGEST.SIZE.have` with the
 //! piece hashes and one byte a piece that says whether it was verified.
 //!
-//! Invariant: what is in the part under a set byte was verified before the byte was set; after a
-//! crash the disk may have kept one without the other, so set pieces are hashed again when a
-//! part is opened. A part is never visible under its name.
+//! Invariant: what is in the part under a set byte was verified before the byte was set, and is
+//! never written to again; after a crash the disk may have kept one without the other, so set
+//! pieces are hashed again when a part is opened. Pieces whose byte is not set may hold anything,
+//! and are read by nobody. A part is never visible under its name.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
-use vecino_rest::{
-    Digest,
-    piece::{Layout, MAX_PIECE, MAX_SIZE},
-};
+use bytes::Bytes;
+use vecino_rest::{Digest, piece::Layout};
 
-use super::verify;
+use super::verify::{self, PieceHasher};
 
 const MAGIC: &[u8; 8] = b"VECINO\x00\x01";
 const HEADER: usize = MAGIC.len() + 8;
+/// Locks that the pieces of a part share.
+const STRIPES: usize = 64;
 /// Parts that nobody went on with for so long are deleted at start.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A part that nobody wrote to for so long is idle.
@@ -41,58 +45,71 @@ pub struct Part {
     pub pieces: Vec<Digest>,
     have: File,
     path: PathBuf,
+    verified: Box<[AtomicBool]>,
+    /// Held while bytes of a piece are written, so that nobody writes to one that is verified: a
+    /// stripe for every so many pieces.
+    writing: [Mutex<()>; STRIPES],
+}
+
+/// A piece on its way to the disk, block after block. What it writes counts for nothing until
+/// [`PieceWriter::finish`] says that all of it is right.
+#[derive(Debug)]
+pub struct PieceWriter {
+    part: Arc<Part>,
+    index: u32,
+    hasher: PieceHasher,
+    at: u64,
 }
 
 impl Part {
+    /// Where the part of a content lies. The size is part of the name: who lies about it gets a
+    /// part of his own, and spoils nobody's.
+    fn path(dir: &Path, digest: &Digest, layout: &Layout) -> PathBuf {
+        dir.join(format!("{digest}.{}.part", layout.size()))
+    }
+
     /// Goes on with the part of `digest` in `dir`, if there is one: it, and which pieces are
     /// verified. Blocks.
-    pub fn resume(dir: &Path, digest: &Digest) -> io::Result<Option<(Self, Vec<bool>)>> {
-        let path = dir.join(format!("{digest}.part"));
-        let (file, have) = match (
-            open(&path, false),
-            open(&path.with_extension("have"), false),
-        ) {
+    pub fn resume(
+        dir: &Path,
+        digest: &Digest,
+        layout: &Layout,
+    ) -> io::Result<Option<(Self, Vec<bool>)>> {
+        let path = Self::path(dir, digest, layout);
+        let (file, have) = match (open(&path), open(&path.with_extension("have"))) {
             (Ok(file), Ok(have)) => (file, have),
             (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(None);
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
-        let Some(Have {
-            layout,
-            pieces,
-            flags,
-        }) = read_have(&have, digest)?
-        else {
+        let Some((pieces, flags)) = read_have(&have, digest, layout)? else {
             log::warn!("{} is broken and begun again", path.display());
             return Ok(None);
         };
-        let part = Self {
-            file: Arc::new(file),
-            layout,
-            pieces,
-            have,
-            path,
-        };
+        let part = Self::new(file, have, path, *layout, pieces);
         let mut verified = Vec::with_capacity(flags.len());
         let mut buffer = Vec::new();
         for (index, flag) in (0..).zip(flags) {
-            verified.push(flag == 1 && part.holds(index, &mut buffer)?);
+            let holds = flag == 1 && part.holds(index, &mut buffer)?;
+            part.verified[index as usize].store(holds, Ordering::Release);
+            verified.push(holds);
         }
         Ok(Some((part, verified)))
     }
 
-    /// Begins the part of a content anew. Blocks.
+    /// Begins the part of a content anew. Who still reads an earlier one goes on reading that.
+    /// Blocks.
     pub fn create(
         dir: &Path,
         digest: &Digest,
         layout: Layout,
         pieces: Vec<Digest>,
     ) -> io::Result<Self> {
-        let path = dir.join(format!("{digest}.part"));
-        let file = open(&path, true)?;
+        let path = Self::path(dir, digest, &layout);
+        let file = create(&path)?;
         file.set_len(layout.size())?;
-        let mut have = open(&path.with_extension("have"), true)?;
+        let mut have = create(&path.with_extension("have"))?;
         let mut head = Vec::with_capacity(HEADER + pieces.len() * (Digest::LEN + 1));
         head.extend_from_slice(MAGIC);
         head.extend_from_slice(&layout.size().to_le_bytes());
@@ -101,28 +118,47 @@ impl Part {
             .for_each(|piece| head.extend_from_slice(piece.as_bytes()));
         head.resize(head.len() + pieces.len(), 0);
         have.write_all(&head)?;
-        Ok(Self {
+        Ok(Self::new(file, have, path, layout, pieces))
+    }
+
+    fn new(file: File, have: File, path: PathBuf, layout: Layout, pieces: Vec<Digest>) -> Self {
+        Self {
             file: Arc::new(file),
             layout,
+            verified: pieces.iter().map(|_| AtomicBool::new(false)).collect(),
             pieces,
             have,
             path,
-        })
+            writing: std::array::from_fn(|_| Mutex::new(())),
+        }
     }
 
-    /// Checks `bytes` against piece `index` and writes them; false, and nothing written, when
-    /// they are not that piece. Blocks.
-    pub fn admit(&self, index: u32, bytes: &[u8]) -> io::Result<bool> {
-        let range = self.layout.range(index);
-        if bytes.len() as u64 != range.end - range.start
-            || verify::piece_hash(&self.layout, index, bytes) != self.pieces[index as usize]
-        {
-            return Ok(false);
+    /// Begins to write piece `index`.
+    pub fn piece(self: &Arc<Self>, index: u32) -> PieceWriter {
+        PieceWriter {
+            part: self.clone(),
+            index,
+            hasher: PieceHasher::new(&self.layout, index),
+            at: self.layout.range(index).start,
         }
-        self.file.write_all_at(bytes, range.start)?;
-        let flag = HEADER + self.pieces.len() * Digest::LEN + index as usize;
-        self.have.write_all_at(&[1], flag as u64)?;
-        Ok(true)
+    }
+
+    /// Whether it still is where it was opened.
+    pub fn is_there(&self) -> bool {
+        let inode = |metadata: io::Result<fs::Metadata>| metadata.ok().map(|m| m.ino());
+        let opened = inode(self.file.metadata());
+        opened.is_some() && opened == inode(fs::symlink_metadata(&self.path))
+    }
+
+    /// Whether piece `index` is verified.
+    pub fn has(&self, index: u32) -> bool {
+        self.verified[index as usize].load(Ordering::Acquire)
+    }
+
+    fn lock(&self, index: u32) -> MutexGuard<'_, ()> {
+        self.writing[index as usize % STRIPES]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether piece `index` is what it must be on disk.
@@ -162,38 +198,84 @@ impl Part {
     }
 }
 
-fn open(path: &Path, create: bool) -> io::Result<File> {
+impl PieceWriter {
+    /// Hashes and writes the next `blocks` of the piece; false, and nothing more is to come, when
+    /// it was verified meanwhile. Blocks.
+    pub fn write(&mut self, blocks: &[Bytes]) -> io::Result<bool> {
+        blocks.iter().for_each(|block| self.hasher.update(block));
+        let _writing = self.part.lock(self.index);
+        if self.part.has(self.index) {
+            return Ok(false);
+        }
+        for block in blocks {
+            self.part.file.write_all_at(block, self.at)?;
+            self.at += block.len() as u64;
+        }
+        Ok(true)
+    }
+
+    /// Whether all of it was written and is what the piece must be: then it is verified from now
+    /// on. Blocks.
+    pub fn finish(self) -> io::Result<bool> {
+        let Self {
+            part,
+            index,
+            hasher,
+            at,
+        } = self;
+        let is_right = at == part.layout.range(index).end
+            && hasher.finish(&part.layout) == part.pieces[index as usize];
+        if !is_right {
+            return Ok(false);
+        }
+        let _writing = part.lock(index);
+        if !part.has(index) {
+            let flag = HEADER + part.pieces.len() * Digest::LEN + index as usize;
+            part.have.write_all_at(&[1], flag as u64)?;
+            part.verified[index as usize].store(true, Ordering::Release);
+        }
+        Ok(true)
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// A new file at `path`, whatever was there before.
+fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     OpenOptions::new()
         .read(true)
         .write(true)
-        .create(create)
-        .truncate(create)
+        .create_new(true)
         .mode(0o644)
         .open(path)
 }
 
-/// What a `.have` file says.
-struct Have {
-    layout: Layout,
-    pieces: Vec<Digest>,
-    flags: Vec<u8>,
-}
-
-/// Size, hashes and flags; `None` when they are not those of `digest`.
-fn read_have(mut have: &File, digest: &Digest) -> io::Result<Option<Have>> {
-    const LONGEST: u64 = HEADER as u64 + (MAX_SIZE / MAX_PIECE) * (Digest::LEN as u64 + 1);
+/// Piece hashes and flags of a `.have` file; `None` when they are not those of `digest`.
+fn read_have(
+    mut have: &File,
+    digest: &Digest,
+    layout: &Layout,
+) -> io::Result<Option<(Vec<Digest>, Vec<u8>)>> {
+    let count = layout.pieces() as usize;
+    let length = HEADER + count * (Digest::LEN + 1);
     let mut bytes = Vec::new();
-    (&mut have).take(LONGEST + 1).read_to_end(&mut bytes)?;
+    (&mut have)
+        .take(length as u64 + 1)
+        .read_to_end(&mut bytes)?;
     let Some((header, rest)) = bytes.split_at_checked(HEADER) else {
         return Ok(None);
     };
-    let mut size = [0; 8];
-    size.copy_from_slice(&header[MAGIC.len()..]);
-    let Some(layout) = Layout::of(u64::from_le_bytes(size)) else {
-        return Ok(None);
-    };
-    let count = layout.pieces() as usize;
-    if !header.starts_with(MAGIC) || rest.len() != count * (Digest::LEN + 1) {
+    let size = &header[MAGIC.len()..];
+    if !header.starts_with(MAGIC)
+        || size != layout.size().to_le_bytes()
+        || rest.len() != count * (Digest::LEN + 1)
+    {
         return Ok(None);
     }
     let (hashes, flags) = rest.split_at(count * Digest::LEN);
@@ -201,12 +283,8 @@ fn read_have(mut have: &File, digest: &Digest) -> io::Result<Option<Have>> {
         .chunks_exact(Digest::LEN)
         .filter_map(Digest::from_slice)
         .collect();
-    let ours = verify::merge(&layout, &pieces) == Some(*digest);
-    Ok(ours.then(|| Have {
-        layout,
-        pieces,
-        flags: flags.to_vec(),
-    }))
+    let ours = verify::merge(layout, &pieces) == Some(*digest);
+    Ok(ours.then(|| (pieces, flags.to_vec())))
 }
 
 /// Deletes parts that nobody went on with for a week, and the oldest idle ones while all idle
@@ -220,7 +298,12 @@ pub fn tidy(dir: &Path, now: SystemTime, at_start: bool) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let age = now.duration_since(metadata.modified()?).unwrap_or_default();
+        // The modified time is that of the content once all of it is there; the change time is when
+        // somebody last did something with it.
+        let changed = Duration::from_secs(metadata.ctime().max(0).cast_unsigned());
+        let age = now
+            .duration_since(SystemTime::UNIX_EPOCH + changed)
+            .unwrap_or_default();
         let is_upload = path
             .extension()
             .is_some_and(|extension| extension == "upload");
@@ -248,13 +331,13 @@ mod tests {
 
     use super::*;
 
-    fn begun() -> (tempfile::TempDir, Vec<u8>, Part) {
+    fn begun() -> (tempfile::TempDir, Vec<u8>, Arc<Part>) {
         let dir = tempfile::tempdir().expect("temporary directory");
         let content: Vec<u8> = (0..2 * MIN_PIECE + 5).map(|i| (i % 253) as u8).collect();
         let layout = Layout::of(content.len() as u64).expect("small");
         let pieces = verify::hash_pieces(&layout, content.as_slice()).expect("hashed");
         let part = Part::create(dir.path(), &Digest::of(&content), layout, pieces).expect("begun");
-        (dir, content, part)
+        (dir, content, Arc::new(part))
     }
 
     fn piece<'a>(part: &Part, content: &'a [u8], index: u32) -> &'a [u8] {
@@ -262,31 +345,54 @@ mod tests {
         &content[range.start as usize..range.end as usize]
     }
 
+    fn admit(part: &Arc<Part>, index: u32, bytes: &[u8]) -> bool {
+        let mut writer = part.piece(index);
+        for block in bytes.chunks(300_000) {
+            if !writer
+                .write(&[Bytes::copy_from_slice(block)])
+                .expect("written")
+            {
+                return true;
+            }
+        }
+        writer.finish().expect("finished")
+    }
+
     #[test]
     fn only_right_pieces_are_admitted() {
         let (_dir, content, part) = begun();
-        assert!(part.admit(0, piece(&part, &content, 0)).expect("written"));
-        assert!(
-            !part.admit(1, piece(&part, &content, 0)).expect("refused"),
-            "another piece"
-        );
-        assert!(!part.admit(2, &[0; 5]).expect("refused"), "wrong bytes");
-        assert!(!part.admit(2, &content[..4]).expect("refused"), "too short");
-        assert!(part.admit(2, piece(&part, &content, 2)).expect("written"));
+        assert!(admit(&part, 0, piece(&part, &content, 0)));
+        assert!(!admit(&part, 1, piece(&part, &content, 0)), "another piece");
+        assert!(!admit(&part, 2, &[0; 5]), "wrong bytes");
+        assert!(!admit(&part, 2, &content[..4]), "too short");
+        assert!(admit(&part, 2, piece(&part, &content, 2)));
+        assert!(part.has(0) && !part.has(1) && part.has(2));
+    }
+
+    #[test]
+    fn nobody_writes_to_a_verified_piece() {
+        let (_dir, content, part) = begun();
+        let mut late = part.piece(1);
+        let wrong = [Bytes::from(vec![7; 1000])];
+        assert!(late.write(&wrong).expect("written"));
+        assert!(admit(&part, 1, piece(&part, &content, 1)));
+        assert!(!late.write(&wrong).expect("refused"));
+        assert!(!late.finish().expect("short"));
+        assert!(part.holds(1, &mut Vec::new()).expect("read"));
     }
 
     #[test]
     fn a_crash_keeps_what_was_verified_and_checks_it_again() {
         let (dir, content, part) = begun();
-        let digest = Digest::of(&content);
-        assert!(part.admit(0, piece(&part, &content, 0)).expect("written"));
-        assert!(part.admit(1, piece(&part, &content, 1)).expect("written"));
+        let (digest, layout) = (Digest::of(&content), part.layout);
+        assert!(admit(&part, 0, piece(&part, &content, 0)));
+        assert!(admit(&part, 1, piece(&part, &content, 1)));
         // The crash kept the flag of piece 1 but not its bytes.
         part.file
             .write_all_at(&[0; 9], MIN_PIECE + 3)
             .expect("written");
         drop(part);
-        let (_, verified) = Part::resume(dir.path(), &digest)
+        let (_, verified) = Part::resume(dir.path(), &digest, &layout)
             .expect("read")
             .expect("there");
         assert_eq!(verified, [true, false, false]);
@@ -295,17 +401,39 @@ mod tests {
     #[test]
     fn a_broken_part_is_not_resumed() {
         let (dir, content, part) = begun();
-        let digest = Digest::of(&content);
+        let (digest, layout) = (Digest::of(&content), part.layout);
         part.have
             .write_all_at(b"x", (HEADER + 3) as u64)
             .expect("written");
         drop(part);
-        assert!(Part::resume(dir.path(), &digest).expect("read").is_none());
-        assert!(
-            Part::resume(dir.path(), &Digest::of(b"other"))
-                .expect("read")
-                .is_none()
-        );
+        for digest in [digest, Digest::of(b"other")] {
+            let resumed = Part::resume(dir.path(), &digest, &layout);
+            assert!(resumed.expect("read").is_none());
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_begun_again_or_of_another_size_spoils_no_reader() {
+        let (dir, content, part) = begun();
+        let digest = Digest::of(&content);
+        assert!(admit(&part, 0, piece(&part, &content, 0)));
+        let other = Layout::of(part.layout.size() + 1).expect("small");
+        for layout in [other, part.layout] {
+            let again = Part::create(dir.path(), &digest, layout, part.pieces.clone());
+            again.expect("begun");
+            assert!(part.holds(0, &mut Vec::new()).expect("read"));
+        }
+    }
+
+    #[test]
+    fn a_finished_part_is_not_taken_for_a_forgotten_one() {
+        let (dir, content, part) = begun();
+        for index in 0..3 {
+            assert!(admit(&part, index, piece(&part, &content, index)));
+        }
+        part.finish(0).expect("synced, with a time of long ago");
+        tidy(dir.path(), SystemTime::now(), true).expect("tidied");
+        assert!(part.path.exists());
     }
 
     #[test]

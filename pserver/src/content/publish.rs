@@ -91,7 +91,8 @@ fn rename(from: &Path, to: &Path, replace: Replace) -> io::Result<()> {
     }
 }
 
-fn copy_synced(from: &Path, to: &Path) -> io::Result<()> {
+/// A copy with the same modified time, synced. Blocks.
+pub fn copy_synced(from: &Path, to: &Path) -> io::Result<()> {
     let modified = fs::metadata(from)?.modified()?;
     fs::copy(from, to)?;
     let copy = File::options().write(true).open(to)?;

@@ -1,6 +1,11 @@
 //! The store as a whole: names, conditions, directories.
 
-use super::*;
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use vecino_rest::piece::Layout;
+
+use super::{keep::with_digest, part::Part, *};
 
 #[test]
 fn a_name_with_a_digest_keeps_its_folder_and_extension() {
@@ -19,17 +24,29 @@ fn a_name_with_a_digest_keeps_its_folder_and_extension() {
     assert_eq!(named(&"x".repeat(255)), None);
 }
 
+/// A part of one piece that is all there.
+fn finished(store: &Store, bytes: &'static [u8]) -> (Digest, Arc<Part>) {
+    let (digest, layout) = (
+        Digest::of(bytes),
+        Layout::of(bytes.len() as u64).expect("small"),
+    );
+    let part = Part::create(store.parts(), &digest, layout, vec![digest]).expect("begun");
+    let part = Arc::new(part);
+    let mut writer = part.piece(0);
+    assert!(writer.write(&[Bytes::from_static(bytes)]).expect("written"));
+    assert!(writer.finish().expect("right"));
+    (digest, part)
+}
+
 #[test]
 fn keeping_never_replaces_a_file_that_is_there() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = |name: &str| dir.path().join(name);
     let store = Store::open(&path("s"), &path("f"), &path("d"), Arc::default()).expect("opened");
     fs::write(path("f/a.txt"), "the user's own").expect("written");
-    let (digest, layout) = (Digest::of(b"fetched"), Layout::of(7).expect("small"));
-    let part = Part::create(store.parts(), &digest, layout, vec![digest]).expect("begun");
-    assert!(part.admit(0, b"fetched").expect("written"));
-    let name = Name::parse("a.txt").expect("valid");
-    store.keep(&part, name, digest, 0).expect("kept");
+    let (digest, part) = finished(&store, b"fetched");
+    let names = [Name::parse("a.txt").expect("valid")];
+    store.keep(&part, &names, digest, 0).expect("kept");
     assert_eq!(fs::read(path("f/a.txt")).expect("there"), b"the user's own");
     let kept = store
         .catalogue()
@@ -44,12 +61,10 @@ fn what_is_fetched_twice_at_once_is_kept_once() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = |name: &str| dir.path().join(name);
     let store = Store::open(&path("s"), &path("f"), &path("d"), Arc::default()).expect("opened");
-    let (digest, layout) = (Digest::of(b"fetched"), Layout::of(7).expect("small"));
+    let names = [Name::parse("a.txt").expect("valid")];
     for _ in 0..2 {
-        let part = Part::create(store.parts(), &digest, layout, vec![digest]).expect("begun");
-        assert!(part.admit(0, b"fetched").expect("written"));
-        let name = Name::parse("a.txt").expect("valid");
-        store.keep(&part, name, digest, 0).expect("kept");
+        let (digest, part) = finished(&store, b"fetched");
+        store.keep(&part, &names, digest, 0).expect("kept");
         let files: Vec<_> = fs::read_dir(path("f"))
             .expect("there")
             .map(|entry| entry.expect("readable").file_name())
@@ -57,6 +72,43 @@ fn what_is_fetched_twice_at_once_is_kept_once() {
         assert_eq!(files, ["a.txt"]);
         assert_eq!(fs::read_dir(store.parts()).expect("there").count(), 0);
     }
+}
+
+#[test]
+fn what_is_wanted_under_two_names_is_kept_under_both() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name);
+    let store = Store::open(&path("s"), &path("f"), &path("d"), Arc::default()).expect("opened");
+    let names = ["a.txt", "b/c.txt"].map(|name| Name::parse(name).expect("valid"));
+    let (digest, part) = finished(&store, b"fetched");
+    store.keep(&part, &names, digest, 7_000).expect("kept");
+    let other = Digest::of(b"small");
+    store
+        .keep_bytes(b"small", &names, other, 7_000)
+        .expect("kept beside it");
+    let beside = |name| with_digest(name, &other).expect("short");
+    for (file, content) in [
+        (&names[0], "fetched"),
+        (&names[1], "fetched"),
+        (&beside(&names[0]), "small"),
+        (&beside(&names[1]), "small"),
+    ] {
+        let file = path("f").join(file.as_str());
+        assert_eq!(fs::read_to_string(&file).expect("there"), content);
+        let modified = fs::metadata(&file)
+            .and_then(|m| m.modified())
+            .expect("there");
+        assert_eq!(modified, SystemTime::UNIX_EPOCH + Duration::from_secs(7));
+    }
+    for name in &names {
+        assert!(
+            store
+                .catalogue()
+                .by_name_and_digest(name, &digest)
+                .is_some()
+        );
+    }
+    assert_eq!(fs::read_dir(store.parts()).expect("there").count(), 0);
 }
 
 #[test]

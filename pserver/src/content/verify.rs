@@ -17,24 +17,37 @@ const BLOCK: usize = 1 << 18;
 
 /// The hash of piece `index`, whose bytes are `piece`.
 pub fn piece_hash(layout: &Layout, index: u32, piece: &[u8]) -> Digest {
-    let mut hasher = piece_hasher(layout, index);
+    let mut hasher = PieceHasher::new(layout, index);
     hasher.update(piece);
-    finish_piece(layout, &hasher)
+    hasher.finish(layout)
 }
 
-fn piece_hasher(layout: &Layout, index: u32) -> Hasher {
-    let mut hasher = Hasher::new();
-    if layout.pieces() > 1 {
-        hasher.set_input_offset(layout.range(index).start);
+/// Hashes a piece as its bytes come.
+#[derive(Debug, Clone)]
+pub struct PieceHasher(Hasher);
+
+impl PieceHasher {
+    /// For piece `index`.
+    pub fn new(layout: &Layout, index: u32) -> Self {
+        let mut hasher = Hasher::new();
+        if layout.pieces() > 1 {
+            hasher.set_input_offset(layout.range(index).start);
+        }
+        Self(hasher)
     }
-    hasher
-}
 
-fn finish_piece(layout: &Layout, hasher: &Hasher) -> Digest {
-    if layout.pieces() > 1 {
-        Digest::from_bytes(hasher.finalize_non_root())
-    } else {
-        hasher.finalize().into()
+    /// The next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all of them.
+    pub fn finish(&self, layout: &Layout) -> Digest {
+        if layout.pieces() > 1 {
+            Digest::from_bytes(self.0.finalize_non_root())
+        } else {
+            self.0.finalize().into()
+        }
     }
 }
 
@@ -76,7 +89,7 @@ pub fn hash_pieces(layout: &Layout, mut source: impl Read) -> io::Result<Vec<Dig
     let mut block = vec![0; BLOCK.min(layout.size().max(1) as usize)];
     let mut pieces = Vec::with_capacity(layout.pieces() as usize);
     for index in 0..layout.pieces() {
-        let mut hasher = piece_hasher(layout, index);
+        let mut hasher = PieceHasher::new(layout, index);
         let range = layout.range(index);
         let mut left = range.end - range.start;
         while left > 0 {
@@ -85,7 +98,7 @@ pub fn hash_pieces(layout: &Layout, mut source: impl Read) -> io::Result<Vec<Dig
             hasher.update(&block[..wanted]);
             left -= wanted as u64;
         }
-        pieces.push(finish_piece(layout, &hasher));
+        pieces.push(hasher.finish(layout));
     }
     match source.read(&mut block[..1])? {
         0 => Ok(pieces),

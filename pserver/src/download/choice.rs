@@ -10,7 +10,7 @@ use vecino_rest::{
     peer_url::InvalidPeerUrl,
 };
 
-use super::provider_url;
+use super::{provider_url, roster::Candidate};
 
 /// What a client asked for.
 #[derive(Debug, Clone)]
@@ -64,6 +64,7 @@ impl Wanted {
         LocateQuery {
             name: Some(self.name.clone()),
             digest: None,
+            fresh: false,
             provider: self.from.as_ref().map(ToString::to_string),
         }
     }
@@ -77,7 +78,7 @@ pub struct Claim {
     /// When it was last modified, unproven.
     pub modified_ms: i64,
     /// Who holds it.
-    pub providers: Vec<PeerUrl>,
+    pub providers: Vec<Candidate>,
 }
 
 /// What a located name means.
@@ -94,8 +95,17 @@ pub enum Choice {
     Unverifiable(Vec<PeerUrl>),
 }
 
-/// Chooses among `located`; `me` is never a provider for myself.
-pub fn choose(located: Vec<Variant>, wanted: &Wanted, me: PeerId) -> Choice {
+/// Who chooses.
+#[derive(Debug, Clone)]
+pub struct Me {
+    /// Never a provider for itself.
+    pub peer: PeerId,
+    /// Providers of the same place are near.
+    pub site: Option<String>,
+}
+
+/// Chooses among `located`.
+pub fn choose(located: Vec<Variant>, wanted: &Wanted, me: &Me) -> Choice {
     let mut contents: BTreeMap<Digest, Vec<Claim>> = BTreeMap::new();
     let mut unverifiable = Vec::new();
     let mut shown = Vec::new();
@@ -106,12 +116,19 @@ pub fn choose(located: Vec<Variant>, wanted: &Wanted, me: PeerId) -> Choice {
             continue;
         }
         variant.providers.retain(|provider| {
-            provider.peer != Some(me) && wanted.from.as_ref().is_none_or(|from| from.is(provider))
+            provider.peer != Some(me.peer)
+                && wanted.from.as_ref().is_none_or(|from| from.is(provider))
         });
         let providers: Vec<_> = variant
             .providers
             .iter()
-            .filter_map(|provider| provider_url::parse(&provider.url).ok())
+            .filter_map(|provider| {
+                Some(Candidate {
+                    url: provider_url::parse(&provider.url).ok()?,
+                    is_partial: provider.partial,
+                    is_near: me.site.is_some() && provider.site == me.site,
+                })
+            })
             .collect();
         if providers.is_empty() {
             continue;
@@ -125,7 +142,7 @@ pub fn choose(located: Vec<Variant>, wanted: &Wanted, me: PeerId) -> Choice {
                     providers,
                 });
             }
-            _ => unverifiable.extend(providers),
+            _ => unverifiable.extend(providers.into_iter().map(|provider| provider.url)),
         }
         shown.push(variant);
     }
@@ -146,7 +163,10 @@ pub fn choose(located: Vec<Variant>, wanted: &Wanted, me: PeerId) -> Choice {
 mod tests {
     use super::*;
 
-    const ME: PeerId = PeerId::from_bytes([9; 16]);
+    const ME: Me = Me {
+        peer: PeerId::from_bytes([9; 16]),
+        site: None,
+    };
 
     fn variant(content: &str, size: u64, ports: &[u8]) -> Variant {
         let providers = ports.iter().map(|&port| Provider {
@@ -177,31 +197,31 @@ mod tests {
     fn two_contents_are_never_guessed_between() {
         let located = vec![variant("1", 1, &[1]), variant("2", 1, &[2])];
         assert!(
-            matches!(choose(located.clone(), &wanted(), ME), Choice::Ambiguous(v) if v.len() == 2)
+            matches!(choose(located.clone(), &wanted(), &ME), Choice::Ambiguous(v) if v.len() == 2)
         );
         let digest = Some(Digest::of(b"2"));
-        let chosen = choose(located.clone(), &Wanted { digest, ..wanted() }, ME);
+        let chosen = choose(located.clone(), &Wanted { digest, ..wanted() }, &ME);
         assert!(matches!(chosen, Choice::Content(d, _) if Some(d) == digest));
         let from = Some(From::Peer(PeerId::from_bytes([1; 16])));
-        let chosen = choose(located, &Wanted { from, ..wanted() }, ME);
+        let chosen = choose(located, &Wanted { from, ..wanted() }, &ME);
         assert!(matches!(chosen, Choice::Content(d, _) if d == Digest::of(b"1")));
     }
 
     #[test]
     fn i_am_no_provider_for_myself_and_bad_urls_are_left_out() {
         assert_eq!(
-            choose(vec![variant("1", 1, &[9])], &wanted(), ME),
+            choose(vec![variant("1", 1, &[9])], &wanted(), &ME),
             Choice::Nobody
         );
         let mut bad = variant("1", 1, &[1]);
         bad.providers[0].url = "http://169.254.169.254".to_owned();
-        assert_eq!(choose(vec![bad], &wanted(), ME), Choice::Nobody);
+        assert_eq!(choose(vec![bad], &wanted(), &ME), Choice::Nobody);
     }
 
     #[test]
     fn a_size_that_fewer_claim_comes_later() {
         let located = vec![variant("1", 7, &[1]), variant("1", 1, &[2, 3])];
-        let Choice::Content(_, claims) = choose(located, &wanted(), ME) else {
+        let Choice::Content(_, claims) = choose(located, &wanted(), &ME) else {
             panic!("one content")
         };
         assert_eq!(
@@ -218,10 +238,10 @@ mod tests {
             ..variant("1", 1, &[1])
         };
         assert!(matches!(
-            choose(vec![unchecked.clone()], &wanted(), ME),
+            choose(vec![unchecked.clone()], &wanted(), &ME),
             Choice::Unverifiable(_)
         ));
         let both = vec![unchecked, variant("1", 1, &[2])];
-        assert!(matches!(choose(both, &wanted(), ME), Choice::Content(..)));
+        assert!(matches!(choose(both, &wanted(), &ME), Choice::Content(..)));
     }
 }

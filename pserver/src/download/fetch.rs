@@ -5,22 +5,26 @@
 
 use std::{ops::Range, sync::Arc};
 
+use futures_util::{FutureExt, future::select_ok};
 use vecino_rest::{
-    Digest, PeerId, PeerUrl,
-    body::{Download, Variant},
+    Digest, PeerUrl,
+    body::{Download, LocateQuery, Variant},
 };
 
 use super::{
     Downloads, JobError,
-    choice::{self, Choice, Claim, Wanted},
+    choice::{self, Choice, Claim, Me, Wanted},
     job::{Job, Reader, Tools},
-    source::{Incoming, Source},
+    roster::Candidate,
+    source::Incoming,
 };
 use crate::{
-    content::{Store, StoreError, read::OpenFile},
-    metrics::Metrics,
+    content::{StoreError, read::OpenFile},
     neighbour::outbound::{Outbound, OutboundError},
 };
+
+/// Sizes of one digest that are tried at once.
+const MAX_CLAIMS: usize = 4;
 
 /// Why a content cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -62,24 +66,20 @@ pub enum Located {
 #[derive(Clone)]
 pub struct Fetcher {
     /// This peer.
-    pub me: PeerId,
-    /// What is held here.
-    pub store: Arc<Store>,
+    pub me: Me,
     /// Who looks up.
     pub outbound: Outbound,
-    /// Whom to fetch from.
-    pub source: Source,
     /// The running jobs.
     pub downloads: Arc<Downloads>,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
+    /// What they work with; its connections belong to this worker.
+    pub tools: Tools,
 }
 
 impl Fetcher {
     /// What is held here, open; `None` when it has to be located. A client that names a provider
     /// gets what that provider has, so only its digest can be answered from here.
     pub async fn held(&self, wanted: &Wanted) -> Result<Option<OpenFile>, FetchError> {
-        let catalogue = self.store.catalogue();
+        let catalogue = self.tools.store.catalogue();
         let entry = match (&wanted.digest, &wanted.from) {
             (Some(digest), _) => catalogue
                 .by_name_and_digest(&wanted.name, digest)
@@ -88,7 +88,7 @@ impl Fetcher {
             (None, None) => catalogue.by_name(&wanted.name),
         };
         match entry {
-            Some(entry) => Ok(self.store.read(entry).await?),
+            Some(entry) => Ok(self.tools.store.read(entry).await?),
             None => Ok(None),
         }
     }
@@ -96,7 +96,7 @@ impl Fetcher {
     /// What the neighbours say of it.
     pub async fn locate(&self, wanted: &Wanted) -> Result<Located, FetchError> {
         let located = self.outbound.locate(&wanted.query()).await?;
-        match choice::choose(located, wanted, self.me) {
+        match choice::choose(located, wanted, &self.me) {
             Choice::Nobody => Err(FetchError::NotFound(match (&wanted.digest, &wanted.from) {
                 (None, None) => format!("nobody shares {:?}", wanted.name),
                 (Some(digest), None) => {
@@ -107,10 +107,10 @@ impl Fetcher {
             Choice::Ambiguous(variants) => Err(FetchError::Ambiguous(variants)),
             Choice::Content(digest, claims) => {
                 // Somebody else's download may have ended while this one was located.
-                let catalogue = self.store.catalogue();
+                let catalogue = self.tools.store.catalogue();
                 let held = catalogue.by_name_and_digest(&wanted.name, &digest);
                 let file = match held {
-                    Some(entry) => self.store.read(entry).await?,
+                    Some(entry) => self.tools.store.read(entry).await?,
                     None => None,
                 };
                 Ok(file.map_or(Located::Content(digest, claims), Located::Held))
@@ -119,33 +119,36 @@ impl Fetcher {
         }
     }
 
-    /// A reader of the bytes that `part` gives for a size, its first piece verified. Claims of
-    /// the size are tried in turn; where there are several, the last piece proves it first.
+    /// A reader of the bytes that `part` gives for a size, its first piece verified; it reads in
+    /// order, or waits for all. Claims of several sizes are tried at once: the last piece proves
+    /// the right one.
     pub async fn read(
         &self,
         wanted: &Wanted,
         digest: Digest,
         claims: &[Claim],
         part: impl Fn(u64) -> Range<u64>,
+        in_order: bool,
     ) -> Result<(Arc<Job>, Reader), FetchError> {
-        let mut error = JobError::Providers("no provider is known".to_owned());
-        for claim in claims {
-            let attempt = async {
+        let attempts = claims.iter().take(MAX_CLAIMS).map(|claim| {
+            let bytes = part(claim.size);
+            let attempt = async move {
                 let (job, mut reader) =
-                    self.join_or_begin(wanted, digest, claim, part(claim.size))?;
+                    self.join_or_begin(wanted, digest, claim, bytes, in_order)?;
                 if claims.len() > 1 {
                     let last = claim.size.saturating_sub(1)..claim.size;
-                    job.read(last).ok_or(JobError::Cancelled)?.ready().await?;
+                    let proof = job.read(&wanted.name, last, true);
+                    proof.ok_or(JobError::Cancelled)?.ready().await?;
                 }
                 reader.ready().await?;
-                Ok((job, reader))
+                Ok::<_, JobError>((job, reader))
             };
-            match attempt.await {
-                Ok(reading) => return Ok(reading),
-                Err(failed) => error = failed,
-            }
+            attempt.boxed_local()
+        });
+        match select_ok(attempts).await {
+            Ok((reading, _)) => Ok(reading),
+            Err(error) => Err(error.into()),
         }
-        Err(error.into())
     }
 
     fn join_or_begin(
@@ -154,10 +157,11 @@ impl Fetcher {
         digest: Digest,
         claim: &Claim,
         bytes: Range<u64>,
+        in_order: bool,
     ) -> Result<(Arc<Job>, Reader), JobError> {
         let (job, reader, is_new) =
             self.downloads
-                .join_or_begin(digest, &wanted.name, claim, bytes)?;
+                .join_or_begin(digest, &wanted.name, claim, bytes, in_order)?;
         if is_new {
             let (fetcher, job, size) = (self.clone(), job.clone(), claim.size);
             let providers = claim.providers.clone();
@@ -166,22 +170,29 @@ impl Fetcher {
                 ..wanted.clone()
             };
             actix_web::rt::spawn(async move {
-                let tools = Tools {
-                    source: fetcher.source.clone(),
-                    store: fetcher.store.clone(),
-                    metrics: fetcher.metrics.clone(),
-                };
-                let relocate = async || match fetcher.locate(&wanted).await {
-                    Ok(Located::Content(_, claims)) => {
-                        let same = claims.into_iter().filter(|claim| claim.size == size);
-                        same.flat_map(|claim| claim.providers).collect()
-                    }
-                    _ => Vec::new(),
-                };
-                job.run(providers, tools, relocate).await;
+                let relocate = async || fetcher.candidates(&wanted, size).await;
+                job.run(providers, fetcher.tools.clone(), relocate).await;
             });
         }
         Ok((job, reader))
+    }
+
+    /// Who holds a content by now.
+    async fn candidates(&self, wanted: &Wanted, size: u64) -> Vec<Candidate> {
+        let query = LocateQuery {
+            fresh: true,
+            ..wanted.query()
+        };
+        let Ok(located) = self.outbound.locate(&query).await else {
+            return Vec::new();
+        };
+        match choice::choose(located, wanted, &self.me) {
+            Choice::Content(_, claims) => {
+                let same = claims.into_iter().filter(|claim| claim.size == size);
+                same.flat_map(|claim| claim.providers).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The bytes of the first provider that begins to deliver; nothing to check them against.
@@ -192,9 +203,9 @@ impl Fetcher {
     ) -> Result<(PeerUrl, Incoming), FetchError> {
         let mut faults = Vec::new();
         for url in providers {
-            match self.source.unverifiable(url, &wanted.name).await {
+            match self.tools.source.unverifiable(url, &wanted.name).await {
                 Ok(incoming) => return Ok((url.clone(), incoming)),
-                Err(fault) => faults.push(format!("{url}: {fault:?}")),
+                Err(fault) => faults.push(format!("{url}: {fault}")),
             }
         }
         Err(
@@ -222,7 +233,9 @@ impl Fetcher {
             Located::Content(digest, claims) => (digest, claims),
             Located::Unverifiable(_) => return Err(FetchError::Unverifiable),
         };
-        let (job, reader) = self.read(wanted, digest, &claims, |size| 0..size).await?;
+        let (job, reader) = self
+            .read(wanted, digest, &claims, |size| 0..size, false)
+            .await?;
         self.downloads.records.runs(&record.id, &job);
         Ok(reader.ended().await?)
     }

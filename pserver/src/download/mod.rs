@@ -1,13 +1,16 @@
 //! Downloads: what a located name means ([`choice`]), whom to fetch it from ([`roster`],
-//! [`provider_url`]), which piece next ([`picker`]), the fetching itself ([`source`]) and the
-//! state machine that joins them ([`job`]).
+//! [`provider_url`]), which piece from whom ([`picker`], [`bits`]), the fetching itself
+//! ([`source`]), what is on the disk so far ([`parts`]) and the state machine that joins them
+//! ([`job`]).
 //!
 //! [`Downloads`] knows the running jobs, one a content, and the downloads that clients asked the
 //! peer to make for them. A job is shared by everybody who wants its content.
 
+pub mod bits;
 pub mod choice;
 pub mod fetch;
 pub mod job;
+pub mod parts;
 pub mod picker;
 pub mod provider_url;
 pub mod record;
@@ -18,7 +21,8 @@ use std::{
     collections::HashMap,
     io,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Semaphore;
@@ -27,6 +31,7 @@ use vecino_rest::{Digest, Name};
 use self::{
     choice::Claim,
     job::{Job, Reader},
+    parts::Parts,
 };
 use crate::content::StoreError;
 
@@ -95,22 +100,25 @@ const MAX_PIECE_LISTS: usize = 4;
 pub struct Downloads {
     /// Bounds how many lists of piece hashes are in memory at once.
     pub piece_lists: Arc<Semaphore>,
-    jobs: Mutex<HashMap<Digest, Arc<Job>>>,
+    /// What is on the disk so far.
+    pub parts: Arc<Parts>,
+    /// By digest and size: providers may disagree on the size, and each claim is tried.
+    jobs: Mutex<HashMap<(Digest, u64), Arc<Job>>>,
     /// What clients asked the peer to fetch.
     pub records: record::Records,
 }
 
-impl Default for Downloads {
-    fn default() -> Self {
+impl Downloads {
+    /// None yet; unfinished ones lie in `parts`.
+    pub fn new(parts: PathBuf) -> Self {
         Self {
             piece_lists: Arc::new(Semaphore::new(MAX_PIECE_LISTS)),
+            parts: Arc::new(Parts::new(parts)),
             jobs: Mutex::default(),
             records: record::Records::default(),
         }
     }
-}
 
-impl Downloads {
     /// The job that fetches `digest`, a reader of `bytes` of it, and whether the job is new: then
     /// the caller has to run it.
     pub fn join_or_begin(
@@ -119,33 +127,48 @@ impl Downloads {
         name: &Name,
         claim: &Claim,
         bytes: Range<u64>,
+        in_order: bool,
     ) -> Result<(Arc<Job>, Reader, bool), JobError> {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = self.jobs();
         jobs.retain(|_, job| job.outcome().is_none());
-        if let Some(job) = jobs.get(&digest) {
-            if job.layout.size() != claim.size {
-                // Its providers disagree on the size: one claim is tried after the other.
-                return Err(JobError::Busy);
-            }
+        let key = (digest, claim.size);
+        if let Some(job) = jobs.get(&key) {
             // `None` when it ended just now.
-            if let Some(reader) = job.read(bytes.clone()) {
+            if let Some(reader) = job.read(name, bytes.clone(), in_order) {
                 return Ok((job.clone(), reader, false));
             }
-            jobs.remove(&digest);
+            jobs.remove(&key);
         }
         if jobs.len() >= MAX_JOBS {
             return Err(JobError::Busy);
         }
         let job = Job::new(digest, name.clone(), claim).ok_or(JobError::TooLarge(claim.size))?;
         let job = Arc::new(job);
-        let reader = job.read(bytes).ok_or(JobError::Cancelled)?;
-        jobs.insert(digest, job.clone());
+        let reader = job.read(name, bytes, in_order).ok_or(JobError::Cancelled)?;
+        jobs.insert(key, job.clone());
         Ok((job, reader, true))
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashMap<(Digest, u64), Arc<Job>>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A running job that has verified something of `digest`.
+    pub fn job(&self, digest: &Digest) -> Option<Arc<Job>> {
+        let jobs = self.jobs();
+        let of_digest = jobs.iter().filter(|((of, _), _)| of == digest);
+        of_digest
+            .map(|(_, job)| job)
+            .filter(|job| job.outcome().is_none() && job.verified_bytes() > 0)
+            .max_by_key(|job| job.verified_bytes())
+            .cloned()
     }
 
     /// How many jobs run.
     pub fn running(&self) -> usize {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.values().filter(|job| job.outcome().is_none()).count()
+        self.jobs()
+            .values()
+            .filter(|job| job.outcome().is_none())
+            .count()
     }
 }

@@ -1,11 +1,19 @@
 //! URLs of providers come from outside and are hostile until they passed here: parsed
-//! ([`parse`]), and what they resolve to checked ([`resolve`]).
+//! ([`parse`]), an address in them checked ([`check`]), and what a name resolves to as well
+//! ([`resolve`], [`Resolver`]).
 //!
 //! Invariant: an address from here leads neither back into this machine (unless this peer is
 //! itself on loopback), nor to link-local services, nor to many at once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
+};
 
+use hyper_util::client::legacy::connect::dns::Name;
+use tower_service::Service;
 use vecino_rest::{
     PeerUrl,
     peer_url::{Host, InvalidPeerUrl, address_fault},
@@ -31,23 +39,72 @@ pub fn parse(text: &str) -> Result<PeerUrl, InvalidPeerUrl> {
     }
 }
 
+/// Refuses an address in `url` that may not be connected to; `on_loopback` says whether this peer
+/// is itself on loopback. A name passes: the [`Resolver`] checks it.
+pub fn check(url: &PeerUrl, on_loopback: bool) -> Result<(), Unresolved> {
+    match url.host() {
+        Host::Ip(ip) => check_address(*ip, on_loopback),
+        Host::Name(_) => Ok(()),
+    }
+}
+
+fn check_address(ip: IpAddr, on_loopback: bool) -> Result<(), Unresolved> {
+    match address_fault(ip, on_loopback) {
+        Some(fault) => Err(Unresolved::Address(ip, fault)),
+        None => Ok(()),
+    }
+}
+
 /// The address to connect to; `on_loopback` says whether this peer is itself on loopback.
 pub async fn resolve(url: &PeerUrl, on_loopback: bool) -> Result<SocketAddr, Unresolved> {
-    let unresolved = || Unresolved::Host(url.host().to_string());
-    let addresses: Vec<SocketAddr> = match url.host() {
-        Host::Ip(ip) => vec![(*ip, url.port()).into()],
-        Host::Name(host) => tokio::net::lookup_host((host.as_str(), url.port()))
-            .await
-            .map_err(|_| unresolved())?
-            .collect(),
-    };
-    // One bad address among several spoils the name: it is not an honest provider's.
-    for address in &addresses {
-        if let Some(fault) = address_fault(address.ip(), on_loopback) {
-            return Err(Unresolved::Address(address.ip(), fault));
+    let addresses = match url.host() {
+        Host::Ip(ip) => {
+            check_address(*ip, on_loopback)?;
+            vec![(*ip, url.port()).into()]
         }
-    }
+        Host::Name(host) => look_up(host, url.port(), on_loopback).await?,
+    };
+    let unresolved = || Unresolved::Host(url.host().to_string());
     addresses.first().copied().ok_or_else(unresolved)
+}
+
+/// The addresses of a name. One bad address among several spoils it: it is not an honest
+/// provider's.
+async fn look_up(host: &str, port: u16, on_loopback: bool) -> Result<Vec<SocketAddr>, Unresolved> {
+    let addresses: Vec<_> = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|_| Unresolved::Host(host.to_owned()))?
+        .collect();
+    for address in &addresses {
+        check_address(address.ip(), on_loopback)?;
+    }
+    Ok(addresses)
+}
+
+/// Resolves names for connections to providers.
+#[derive(Debug, Clone, Copy)]
+pub struct Resolver {
+    /// Whether this peer is itself on loopback.
+    pub on_loopback: bool,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Unresolved;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Unresolved>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unresolved>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let on_loopback = self.on_loopback;
+        // The connector puts the port in.
+        Box::pin(async move {
+            let addresses = look_up(name.as_str(), 0, on_loopback).await?;
+            Ok(addresses.into_iter())
+        })
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +137,11 @@ mod tests {
             assert!(resolve(&url, true).await.is_ok(), "{text}");
         }
         let url = parse("http://10.0.0.4:80").expect("of the form");
-        assert!(resolve(&url, false).await.is_ok());
+        assert!(resolve(&url, false).await.is_ok() && check(&url, false).is_ok());
+        let inside = parse("http://127.0.0.1:80").expect("of the form");
+        assert!(check(&inside, false).is_err() && check(&inside, true).is_ok());
+        let name = || "localhost".parse().expect("a name");
+        assert!(Resolver { on_loopback: false }.call(name()).await.is_err());
+        assert!(Resolver { on_loopback: true }.call(name()).await.is_ok());
     }
 }

@@ -1,14 +1,16 @@
-//! The providers of one download: which to ask next, and what to say when none is left. Pure.
+//! The providers of one download: what each has, how it does, whom to ask, and what to say when
+//! nobody is left. Pure.
 //!
 //! Invariant: a provider that sent wrong bytes is never asked again; one that failed rests before
 //! it is asked again, longer each time, and after `MAX_FAILURES` in a row is asked only when a
-//! new lookup names it again.
+//! new lookup names it again. A partial provider is asked only for pieces that it said it has.
 
 use std::time::{Duration, Instant};
 
-use vecino_rest::PeerUrl;
+use rand::{Rng, seq::SliceRandom};
+use vecino_rest::{PeerUrl, event::TransferProvider, piece::Layout};
 
-use super::JobError;
+use super::{JobError, bits::Bits, picker::ProviderNo, source::Holdings};
 
 /// Failures in a row after which a provider is left for good.
 const MAX_FAILURES: u32 = 3;
@@ -16,6 +18,16 @@ const MAX_FAILURES: u32 = 3;
 const REST: Duration = Duration::from_millis(200);
 /// Providers of one download.
 const MAX_PROVIDERS: usize = 256;
+/// Partial providers that are asked what they have, at once.
+const MAX_ASKED_FOR_PIECES: usize = 24;
+/// Requests in flight at one provider, at least while it answers, and at most.
+const DEPTH: (u32, u32) = (2, 6);
+/// A request is to take about so long.
+const REQUEST_TAKES: Duration = Duration::from_millis(100);
+/// Bytes of one request, at most: bounds how long another reader waits.
+const MAX_REQUEST: u64 = 16 << 20;
+/// Weight of the newest measurement in an average.
+const NEWEST: f64 = 0.4;
 
 /// What a provider did wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,101 +38,376 @@ pub enum Fault {
     Short,
     /// It cannot be reached, refuses, stalls or is too slow.
     Failed(String),
+    /// It has no slot free now; asks to come back after so long.
+    Busy(Duration),
+    /// It does not have it.
+    NotThere,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Wrong(why) | Self::Failed(why) => f.write_str(why),
+            Self::Short => f.write_str("it ended before all was sent"),
+            Self::Busy(_) => f.write_str("it is busy"),
+            Self::NotThere => f.write_str("it answered 404 Not Found"),
+        }
+    }
+}
+
+/// A provider that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where it is.
+    pub url: PeerUrl,
+    /// It has some pieces only.
+    pub is_partial: bool,
+    /// It stands where this peer stands.
+    pub is_near: bool,
 }
 
 #[derive(Debug)]
-struct Candidate {
+enum Pieces {
+    /// All of them.
+    Whole,
+    /// It has yet to say.
+    Unknown,
+    /// These.
+    Some(Holdings),
+}
+
+#[derive(Debug)]
+struct Provider {
     url: PeerUrl,
+    is_near: bool,
+    pieces: Pieces,
+    /// Whether a question of what it has is under way.
+    is_asked: bool,
+    in_flight: u32,
+    /// Verified bytes a second while it sent.
+    rate: Option<f64>,
+    /// The shortest time that it took to begin: longer ones were spent in its queue.
+    delay: Option<Duration>,
     failures: u32,
     last: Option<Fault>,
     rests_until: Option<Instant>,
+    /// Pieces that came from it.
+    delivered: u32,
 }
 
-/// Whom to ask now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
-    /// This provider; and how often it failed in a row.
-    Ask(PeerUrl, u32),
-    /// All rest until then.
-    Wait(Instant),
-    /// Nobody is left.
-    Nobody,
-}
-
-impl Candidate {
+impl Provider {
     fn is_usable(&self) -> bool {
         self.failures < MAX_FAILURES && !matches!(self.last, Some(Fault::Wrong(_)))
+    }
+
+    fn is_rested(&self, now: Instant) -> bool {
+        self.rests_until.is_none_or(|until| until <= now)
+    }
+
+    /// More requests for who takes long to begin.
+    fn depth(&self) -> u32 {
+        let (least, most) = DEPTH;
+        if self.failures > 0 {
+            return 1;
+        }
+        let delay = self.delay.unwrap_or_default();
+        let waits = delay.as_secs_f64() / REQUEST_TAKES.as_secs_f64();
+        least.saturating_add(waits as u32).min(most)
     }
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Roster {
-    candidates: Vec<Candidate>,
+    providers: Vec<Provider>,
 }
 
 impl Roster {
-    /// Adds those of `urls` that are new; one that failed too often gets another chance.
-    pub fn add(&mut self, urls: impl IntoIterator<Item = PeerUrl>) {
-        for url in urls {
-            if let Some(known) = self.candidates.iter_mut().find(|known| known.url == url) {
-                known.failures = known.failures.min(MAX_FAILURES - 1);
-                known.rests_until = None;
-            } else if self.candidates.len() < MAX_PROVIDERS {
-                self.candidates.push(Candidate {
+    /// Adds those that are new; one that failed too often gets another chance.
+    pub fn add(&mut self, found: impl IntoIterator<Item = Candidate>) {
+        for candidate in found {
+            let Candidate {
+                url,
+                is_partial,
+                is_near,
+            } = candidate;
+            if let Some(known) = self.providers.iter_mut().find(|known| known.url == url) {
+                if known.failures >= MAX_FAILURES {
+                    known.failures = MAX_FAILURES - 1;
+                    known.rests_until = None;
+                }
+                if !is_partial {
+                    known.pieces = Pieces::Whole;
+                }
+            } else if self.providers.len() < MAX_PROVIDERS {
+                self.providers.push(Provider {
                     url,
+                    is_near,
+                    pieces: if is_partial {
+                        Pieces::Unknown
+                    } else {
+                        Pieces::Whole
+                    },
+                    is_asked: false,
+                    in_flight: 0,
+                    rate: None,
+                    delay: None,
                     failures: 0,
                     last: None,
                     rests_until: None,
+                    delivered: 0,
                 });
             }
         }
     }
 
-    /// Whom to ask at `now`.
-    pub fn next(&self, now: Instant) -> Next {
-        let usable = || self.candidates.iter().filter(|c| c.is_usable());
-        let rested = usable().filter(|c| c.rests_until.is_none_or(|until| until <= now));
-        match rested.min_by_key(|candidate| candidate.failures) {
-            Some(candidate) => Next::Ask(candidate.url.clone(), candidate.failures),
-            None => match usable().filter_map(|c| c.rests_until).min() {
-                Some(until) => Next::Wait(until),
-                None => Next::Nobody,
-            },
+    fn of(&self, no: ProviderNo) -> &Provider {
+        &self.providers[no as usize]
+    }
+
+    fn of_mut(&mut self, no: ProviderNo) -> &mut Provider {
+        &mut self.providers[no as usize]
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (ProviderNo, &Provider)> {
+        (0..).zip(&self.providers)
+    }
+
+    /// Where a provider is.
+    pub fn url(&self, no: ProviderNo) -> &PeerUrl {
+        &self.of(no).url
+    }
+
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.providers.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.providers.is_empty()
+    }
+
+    /// What a provider has; `None`: everything.
+    pub fn has(&self, no: ProviderNo) -> Option<&Bits> {
+        match &self.of(no).pieces {
+            Pieces::Some(holdings) => holdings.have.as_ref(),
+            Pieces::Whole | Pieces::Unknown => None,
         }
     }
 
-    /// `url` delivered something right.
-    pub fn succeeded(&mut self, url: &PeerUrl) {
-        if let Some(candidate) = self
-            .candidates
-            .iter_mut()
-            .find(|candidate| candidate.url == *url)
-        {
-            candidate.failures = 0;
-            candidate.rests_until = None;
+    /// How often it failed in a row.
+    pub fn failures(&self, no: ProviderNo) -> u32 {
+        self.of(no).failures
+    }
+
+    /// Who may be sent another request at `now`: partial providers first, which spares those
+    /// that have everything for what nobody else has; near before far; who failed later; equals
+    /// by chance.
+    pub fn askable(&self, now: Instant, rng: &mut impl Rng) -> Vec<ProviderNo> {
+        let mut askable: Vec<_> = self
+            .numbered()
+            .filter(|(_, provider)| {
+                provider.is_usable()
+                    && provider.is_rested(now)
+                    && provider.in_flight < provider.depth()
+                    && !matches!(provider.pieces, Pieces::Unknown)
+            })
+            .map(|(no, _)| no)
+            .collect();
+        askable.shuffle(rng);
+        askable.sort_by_key(|&no| {
+            let provider = self.of(no);
+            (
+                matches!(provider.pieces, Pieces::Whole),
+                !provider.is_near,
+                provider.failures,
+            )
+        });
+        askable
+    }
+
+    /// Who may be asked at `now` for what every provider has, the best first.
+    pub fn for_anything(&self, now: Instant, rng: &mut impl Rng) -> Vec<ProviderNo> {
+        let mut all: Vec<_> = self
+            .numbered()
+            .filter(|(_, provider)| provider.is_usable() && provider.is_rested(now))
+            .map(|(no, _)| no)
+            .collect();
+        all.shuffle(rng);
+        all.sort_by_key(|&no| {
+            let provider = self.of(no);
+            let is_whole = matches!(provider.pieces, Pieces::Whole);
+            (provider.failures, !provider.is_near, !is_whole)
+        });
+        all
+    }
+
+    /// When the next one that rests may be asked again; `None` when none rests.
+    pub fn next_rested(&self, now: Instant) -> Option<Instant> {
+        self.providers
+            .iter()
+            .filter(|provider| provider.is_usable() && !provider.is_rested(now))
+            .filter_map(|provider| provider.rests_until)
+            .min()
+    }
+
+    /// Whether somebody may ever be asked again.
+    pub fn is_exhausted(&self) -> bool {
+        !self.providers.iter().any(Provider::is_usable)
+    }
+
+    /// Pieces of one request to this provider.
+    pub fn longest_run(&self, no: ProviderNo, layout: &Layout) -> u32 {
+        let rate = self.of(no).rate.unwrap_or(0.0);
+        let bytes = (rate * REQUEST_TAKES.as_secs_f64()).min(MAX_REQUEST as f64) as u64;
+        u32::try_from(bytes / layout.piece_size())
+            .unwrap_or(u32::MAX)
+            .max(1)
+    }
+
+    /// How long this provider is likely to need for a piece; `None` when it is not known.
+    pub fn piece_takes(&self, no: ProviderNo, layout: &Layout) -> Option<Duration> {
+        let rate = self.of(no).rate.filter(|rate| *rate > 0.0)?;
+        let seconds = layout.piece_size() as f64 / rate;
+        let delay = self.of(no).delay.unwrap_or_default();
+        Some(delay + Duration::from_secs_f64(seconds.min(3600.0)))
+    }
+
+    /// How many known partial providers have each of so many pieces or are fetching it; empty
+    /// when there is none.
+    pub fn copies(&self, pieces: u32) -> Vec<u16> {
+        let mut copies = Vec::new();
+        for provider in &self.providers {
+            let Pieces::Some(Holdings { have, coming, .. }) = &provider.pieces else {
+                continue;
+            };
+            if !provider.is_usable() {
+                continue;
+            }
+            copies.resize(pieces as usize, 0_u16);
+            let have = have.iter().flat_map(Bits::set);
+            for piece in have.chain(coming.set()) {
+                if let Some(count) = copies.get_mut(piece as usize) {
+                    *count = count.saturating_add(1);
+                }
+            }
+        }
+        copies
+    }
+
+    /// Partial providers that are to be asked what they have, with the version that is known;
+    /// they count as asked from now on.
+    pub fn to_be_asked(&mut self, now: Instant) -> Vec<(ProviderNo, Option<u64>)> {
+        let asked = self.providers.iter().filter(|p| p.is_asked).count();
+        let mut free = MAX_ASKED_FOR_PIECES.saturating_sub(asked);
+        let mut due = Vec::new();
+        for (no, provider) in (0..).zip(&mut self.providers) {
+            let since = match &provider.pieces {
+                Pieces::Whole => continue,
+                Pieces::Unknown => None,
+                Pieces::Some(holdings) => Some(holdings.version),
+            };
+            if free == 0 {
+                break;
+            }
+            if !provider.is_asked && provider.is_usable() && provider.is_rested(now) {
+                provider.is_asked = true;
+                free -= 1;
+                due.push((no, since));
+            }
+        }
+        due
+    }
+
+    /// A partial provider said what it has.
+    pub fn holds(&mut self, no: ProviderNo, holdings: Holdings) {
+        let provider = self.of_mut(no);
+        provider.is_asked = false;
+        provider.pieces = if holdings.have.is_none() {
+            Pieces::Whole
+        } else {
+            Pieces::Some(holdings)
+        };
+    }
+
+    /// A partial provider did not say what it has.
+    pub fn holds_unknown(&mut self, no: ProviderNo, fault: Fault, now: Instant) {
+        self.of_mut(no).is_asked = false;
+        self.failed(no, fault, now);
+    }
+
+    /// A request goes to `no`.
+    pub fn asked(&mut self, no: ProviderNo) {
+        self.of_mut(no).in_flight += 1;
+    }
+
+    /// A request to `no` is over.
+    pub fn answered(&mut self, no: ProviderNo) {
+        let provider = self.of_mut(no);
+        provider.in_flight = provider.in_flight.saturating_sub(1);
+    }
+
+    /// A piece of so many bytes came from `no`.
+    pub fn delivered(&mut self, no: ProviderNo) {
+        let provider = self.of_mut(no);
+        provider.delivered += 1;
+        provider.failures = 0;
+        provider.rests_until = None;
+    }
+
+    /// A request to `no` began after `delay` and brought `bytes` in `took`.
+    pub fn measured(&mut self, no: ProviderNo, bytes: u64, delay: Duration, took: Duration) {
+        let provider = self.of_mut(no);
+        let rate = bytes as f64 / took.as_secs_f64().max(1e-6);
+        let before = provider.rate.unwrap_or(rate);
+        provider.rate = Some(before + NEWEST * (rate - before));
+        provider.delay = Some(provider.delay.map_or(delay, |known| known.min(delay)));
+    }
+
+    /// `no` did something wrong at `now`.
+    pub fn failed(&mut self, no: ProviderNo, fault: Fault, now: Instant) {
+        let provider = self.of_mut(no);
+        match fault {
+            Fault::Busy(retry_after) => {
+                provider.rests_until = Some(now + retry_after.max(REST));
+                return;
+            }
+            // What it said it has is gone; it is asked again before it is sent a request.
+            Fault::NotThere if !matches!(provider.pieces, Pieces::Whole) => {
+                provider.pieces = Pieces::Unknown;
+            }
+            _ => {}
+        }
+        provider.rests_until = Some(now + REST * 2u32.pow(provider.failures.min(16)));
+        provider.failures += 1;
+        // Wrong bytes are remembered whatever comes after.
+        if !matches!(provider.last, Some(Fault::Wrong(_))) {
+            provider.last = Some(fault);
         }
     }
 
-    /// `url` did something wrong at `now`.
-    pub fn failed(&mut self, url: &PeerUrl, fault: Fault, now: Instant) {
-        if let Some(candidate) = self
-            .candidates
-            .iter_mut()
-            .find(|candidate| candidate.url == *url)
-        {
-            candidate.rests_until = Some(now + REST * 2u32.pow(candidate.failures));
-            candidate.failures += 1;
-            candidate.last = Some(fault);
-        }
+    /// Providers that did something so far, at most `most`.
+    pub fn to_body(&self, most: usize) -> Vec<TransferProvider> {
+        self.providers
+            .iter()
+            .filter(|p| p.delivered > 0 || p.in_flight > 0 || p.last.is_some())
+            .take(most)
+            .map(|provider| TransferProvider {
+                url: provider.url.to_string(),
+                pieces: provider.delivered,
+                active: provider.in_flight > 0,
+                fault: provider.last.as_ref().map(ToString::to_string),
+            })
+            .collect()
     }
 
     /// Why no provider is left.
     pub fn verdict(&self) -> JobError {
         let faults = || {
-            self.candidates
+            self.providers
                 .iter()
-                .filter_map(|c| Some((&c.url, c.last.as_ref()?)))
+                .filter_map(|provider| Some((&provider.url, provider.last.as_ref()?)))
         };
         if let Some((url, why)) = faults().find_map(|(url, fault)| match fault {
             Fault::Wrong(why) => Some((url, why)),
@@ -135,10 +422,7 @@ impl Roster {
         }
         let all: Vec<_> = faults()
             .take(4)
-            .map(|(url, fault)| match fault {
-                Fault::Failed(why) | Fault::Wrong(why) => format!("{url}: {why}"),
-                Fault::Short => format!("{url}: it ended before all was sent"),
-            })
+            .map(|(url, fault)| format!("{url}: {fault}"))
             .collect();
         JobError::Providers(if all.is_empty() {
             "no provider that may be asked is known".to_owned()
@@ -150,66 +434,130 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
     use super::{super::provider_url::parse, *};
 
-    fn url(port: u16) -> PeerUrl {
-        parse(&format!("http://10.0.0.1:{port}")).expect("valid")
+    fn candidate(port: u16) -> Candidate {
+        Candidate {
+            url: parse(&format!("http://10.0.0.1:{port}")).expect("valid"),
+            is_partial: false,
+            is_near: false,
+        }
     }
 
     fn failed() -> Fault {
         Fault::Failed("refused".to_owned())
     }
 
-    #[test]
-    fn the_next_one_is_asked_after_a_failure_and_a_liar_never_again() {
-        let mut roster = Roster::default();
-        let mut now = Instant::now();
-        roster.add([url(1), url(2), url(1)]);
-        assert_eq!(roster.next(now), Next::Ask(url(1), 0));
-        roster.failed(&url(1), failed(), now);
-        assert_eq!(roster.next(now), Next::Ask(url(2), 0));
-        roster.failed(&url(2), Fault::Wrong("piece 0".to_owned()), now);
-        assert_eq!(roster.next(now), Next::Wait(now + REST));
-        now += REST;
-        assert_eq!(roster.next(now), Next::Ask(url(1), 1));
-        roster.add([url(2)]);
-        assert_eq!(
-            roster.next(now),
-            Next::Ask(url(1), 1),
-            "a liar cannot be added again"
-        );
-        roster.failed(&url(1), failed(), now);
-        roster.succeeded(&url(1));
-        for failures in 0..MAX_FAILURES {
-            assert_eq!(roster.next(now), Next::Ask(url(1), failures));
-            roster.failed(&url(1), failed(), now);
-            now += REST * 8;
-        }
-        assert_eq!(roster.next(now), Next::Nobody);
-        assert!(matches!(roster.verdict(), JobError::Verification(_)));
+    fn askable(roster: &Roster, now: Instant) -> Vec<ProviderNo> {
+        roster.askable(now, &mut StdRng::seed_from_u64(7))
     }
 
     #[test]
-    fn a_new_lookup_gives_another_chance() {
+    fn who_failed_rests_and_a_liar_is_never_asked_again() {
+        let mut roster = Roster::default();
+        let mut now = Instant::now();
+        roster.add([candidate(1), candidate(2), candidate(1)]);
+        assert_eq!(roster.len(), 2);
+        roster.failed(0, failed(), now);
+        assert_eq!(askable(&roster, now), [1]);
+        roster.failed(1, Fault::Wrong("piece 0".to_owned()), now);
+        assert!(askable(&roster, now).is_empty());
+        assert_eq!(roster.next_rested(now), Some(now + REST));
+        now += REST;
+        roster.add([candidate(2)]);
+        assert_eq!(askable(&roster, now), [0], "a liar cannot be added again");
+        for _ in 1..MAX_FAILURES {
+            roster.failed(0, failed(), now);
+            now += REST * 8;
+        }
+        assert!(roster.is_exhausted() && roster.next_rested(now).is_none());
+        assert!(matches!(roster.verdict(), JobError::Verification(_)));
+        roster.add([candidate(1)]);
+        assert_eq!(
+            askable(&roster, now),
+            [0],
+            "a new lookup gives another chance"
+        );
+    }
+
+    #[test]
+    fn a_busy_provider_is_no_failure() {
         let mut roster = Roster::default();
         let now = Instant::now();
-        roster.add([url(1)]);
-        for _ in 0..MAX_FAILURES {
-            roster.failed(&url(1), failed(), now);
+        roster.add([candidate(1)]);
+        for _ in 0..9 {
+            roster.failed(0, Fault::Busy(Duration::from_secs(1)), now);
         }
-        assert_eq!(roster.next(now), Next::Nobody);
-        roster.add([url(1)]);
-        assert_eq!(roster.next(now), Next::Ask(url(1), MAX_FAILURES - 1));
+        assert!(askable(&roster, now).is_empty() && !roster.is_exhausted());
+        assert_eq!(askable(&roster, now + Duration::from_secs(1)), [0]);
+    }
+
+    #[test]
+    fn partial_providers_go_first_once_they_said_what_they_have() {
+        let mut roster = Roster::default();
+        let now = Instant::now();
+        let partial = Candidate {
+            is_partial: true,
+            ..candidate(2)
+        };
+        roster.add([candidate(1), partial]);
+        assert_eq!(askable(&roster, now), [0]);
+        assert_eq!(roster.to_be_asked(now), [(1, None)]);
+        assert!(roster.to_be_asked(now).is_empty(), "it is asked already");
+        let have = Bits::of([true, false, true]);
+        let holdings = Holdings {
+            version: 3,
+            have: Some(have.clone()),
+            coming: Bits::of([false, true, false]),
+        };
+        roster.holds(1, holdings);
+        assert_eq!(askable(&roster, now), [1, 0]);
+        assert_eq!(roster.has(1), Some(&have));
+        assert_eq!(roster.copies(3), [1, 1, 1]);
+        assert_eq!(roster.to_be_asked(now), [(1, Some(3))]);
+        roster.failed(1, Fault::NotThere, now);
+        assert_eq!(askable(&roster, now + REST), [0], "it has to say again");
+    }
+
+    #[test]
+    fn no_more_is_in_flight_than_allowed() {
+        let mut roster = Roster::default();
+        let now = Instant::now();
+        roster.add([candidate(1)]);
+        for _ in 0..DEPTH.0 {
+            assert_eq!(askable(&roster, now), [0]);
+            roster.asked(0);
+        }
+        assert!(askable(&roster, now).is_empty());
+        roster.answered(0);
+        assert_eq!(askable(&roster, now), [0]);
+    }
+
+    #[test]
+    fn a_fast_provider_gets_long_runs() {
+        let layout = Layout::of(1 << 30).expect("small");
+        let mut roster = Roster::default();
+        roster.add([candidate(1)]);
+        assert_eq!(roster.longest_run(0, &layout), 1);
+        let second = Duration::from_secs(1);
+        roster.measured(0, 50 << 20, Duration::ZERO, second);
+        assert_eq!(roster.longest_run(0, &layout), 5);
+        for _ in 0..20 {
+            roster.measured(0, 10 << 30, Duration::ZERO, second);
+        }
+        assert_eq!(roster.longest_run(0, &layout), 16);
     }
 
     #[test]
     fn the_verdict_says_what_was_wrong() {
         let mut roster = Roster::default();
         assert!(matches!(roster.verdict(), JobError::Providers(_)));
-        roster.add([url(1), url(2)]);
-        roster.failed(&url(1), Fault::Short, Instant::now());
+        roster.add([candidate(1), candidate(2)]);
+        roster.failed(0, Fault::Short, Instant::now());
         assert!(matches!(roster.verdict(), JobError::Verification(_)));
-        roster.failed(&url(2), failed(), Instant::now());
+        roster.failed(1, failed(), Instant::now());
         assert!(matches!(roster.verdict(), JobError::Providers(text) if text.contains("refused")));
     }
 }

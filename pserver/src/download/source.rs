@@ -1,64 +1,140 @@
-//! Fetches from one provider: piece hashes, a run of pieces, or the bytes of a first-system
-//! provider.
+//! Fetches from one provider: piece hashes, which pieces it has, a run of pieces, or the bytes of
+//! a first-system provider.
 //!
 //! It checks the form of what comes (status, length, time), never the content: that is
-//! [`crate::content::part::Part::admit`]'s. Every wait here is bounded.
+//! [`crate::content::part::PieceWriter`]'s. Every wait here is bounded, and so is every body.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
-use awc::{
-    Client, ClientResponse,
-    error::PayloadError,
-    http::{StatusCode, header},
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, stream};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Body, Incoming as HyperBody},
+    header,
 };
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream::LocalBoxStream};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use tokio::{sync::Semaphore, time::timeout};
-use vecino_rest::{Digest, Name, PeerUrl, body::Pieces, frozen, piece::Layout, route};
+use vecino_rest::{
+    Digest, Name, PeerUrl,
+    body::{Have, Pieces},
+    frozen,
+    piece::Layout,
+    route,
+};
 
-use super::{provider_url, roster::Fault};
+use super::{
+    bits::Bits,
+    provider_url::{self, Resolver},
+    roster::Fault,
+};
 use crate::content::verify;
 
 /// How long a provider may take to begin its answer, connecting included.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How long connecting may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// How long a provider may be silent within an answer.
 const SILENT_FOR: Duration = Duration::from_secs(10);
+/// An idle connection is kept for so long: less than the other side keeps it.
+const IDLE_FOR: Duration = Duration::from_secs(30);
+/// Idle connections kept to one provider.
+const MAX_IDLE: usize = 8;
+/// Bytes read from a connection at once.
+const READ_BUFFER: usize = 512 << 10;
 /// JSON of one piece hash, in bytes.
 const PIECE_IN_JSON: usize = 2 * Digest::LEN + 3;
+/// Piece lists up to so many bytes need nobody's leave; they come within one `SILENT_FOR`.
+const SMALL_LIST: usize = 1 << 20;
+/// Bytes of a long piece list that come in a second, at least.
+const LIST_BYTES_A_SECOND: usize = 2 << 20;
+/// A long poll is answered within this; the other side holds it for less.
+const POLL_WITHIN: Duration = Duration::from_secs(40);
+/// The longest that a busy provider makes us wait.
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
-/// See the module. One a worker.
+/// See the module. One a worker: its connections belong to it.
 #[derive(Clone)]
 pub struct Source {
-    client: Client,
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>,
     /// Whether this peer is itself on loopback, and so may have providers there.
     on_loopback: bool,
-    /// Bounds how many lists of piece hashes are in memory at once.
+    /// Bounds how many long lists of piece hashes are in memory at once.
     piece_lists: Arc<Semaphore>,
 }
 
 /// A body that is coming in, in chunks of the network's choosing.
+#[derive(Debug)]
 pub struct Incoming {
-    body: LocalBoxStream<'static, Result<Bytes, PayloadError>>,
+    body: HyperBody,
     /// Bytes, when the provider says.
     pub length: Option<u64>,
 }
 
+/// What a partial provider says of its pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holdings {
+    /// Changes with the rest.
+    pub version: u64,
+    /// What it has; `None`: everything.
+    pub have: Option<Bits>,
+    /// What it is fetching.
+    pub coming: Bits,
+}
+
 impl Incoming {
+    fn of(response: Response<HyperBody>) -> Self {
+        let body = response.into_body();
+        Self {
+            length: body.size_hint().exact(),
+            body,
+        }
+    }
+
     /// The next chunk; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
-        match timeout(SILENT_FOR, self.body.next()).await {
-            Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-            Ok(None) => Ok(None),
-            // The connection ended before the announced length.
-            Ok(Some(Err(PayloadError::Incomplete(_)))) => Err(Fault::Short),
-            Ok(Some(Err(error))) => Err(Fault::Failed(error.to_string())),
-            Err(_) => Err(Fault::Failed(format!("silent for {SILENT_FOR:?}"))),
+        loop {
+            match timeout(SILENT_FOR, self.body.frame()).await {
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(chunk) if chunk.is_empty() => {}
+                    Ok(chunk) => return Ok(Some(chunk)),
+                    // Trailers say nothing of interest.
+                    Err(_) => {}
+                },
+                Ok(None) => return Ok(None),
+                // The connection ended before the announced length.
+                Ok(Some(Err(error))) if is_short(&error) => return Err(Fault::Short),
+                Ok(Some(Err(error))) => return Err(Fault::Failed(chain(&error))),
+                Err(_) => return Err(Fault::Failed(format!("silent for {SILENT_FOR:?}"))),
+            }
         }
+    }
+
+    /// All of it, which may be so long and take so long.
+    async fn all(mut self, most: usize, within: Duration) -> Result<Bytes, Fault> {
+        let all = async {
+            let mut all = BytesMut::new();
+            while let Some(chunk) = self.next().await? {
+                if all.len() + chunk.len() > most {
+                    return Err(Fault::Failed(format!("more than {most} bytes")));
+                }
+                all.extend_from_slice(&chunk);
+            }
+            Ok(all.freeze())
+        };
+        timeout(within, all)
+            .await
+            .unwrap_or_else(|_| Err(Fault::Failed("too slow".to_owned())))
     }
 
     /// The chunks as they come; ends in an error when the provider fails.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, std::io::Error>> {
-        futures_util::stream::unfold(Some(self), async |incoming| {
+        stream::unfold(Some(self), async |incoming| {
             let mut incoming = incoming?;
             match incoming.next().await {
                 Ok(chunk) => Some((Ok(chunk?), Some(incoming))),
@@ -68,9 +144,41 @@ impl Incoming {
     }
 }
 
+/// Whether the connection ended in the middle.
+fn is_short(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
+    let kind = source.map(std::io::Error::kind);
+    error.is_incomplete_message() || kind == Some(std::io::ErrorKind::UnexpectedEof)
+}
+
+/// An error with what it came of.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
 impl Source {
-    /// Fetches over `client`, which follows no redirects.
-    pub fn new(client: Client, on_loopback: bool, piece_lists: Arc<Semaphore>) -> Self {
+    /// Fetches over connections of its own; follows no redirects.
+    pub fn new(on_loopback: bool, piece_lists: Arc<Semaphore>) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(Resolver { on_loopback });
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT_WITHIN));
+        tcp.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_FOR)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .http1_max_buf_size(READ_BUFFER)
+            .build(connector);
         Self {
             client,
             on_loopback,
@@ -83,25 +191,29 @@ impl Source {
         url: &PeerUrl,
         path: &str,
         range: Option<&Range<u64>>,
-    ) -> Result<ClientResponse, Fault> {
+        within: Duration,
+    ) -> Result<Response<HyperBody>, Fault> {
         let failed = |why: String| Fault::Failed(why);
-        let address = timeout(ANSWER_WITHIN, provider_url::resolve(url, self.on_loopback))
-            .await
-            .map_err(|_| failed(format!("host {} takes too long to resolve", url.host())))?
-            .map_err(|error| failed(error.to_string()))?;
-        let mut request = self
-            .client
-            .get(url.join(path))
-            .address(address)
-            .timeout(ANSWER_WITHIN);
+        // An address in the URL never meets the resolver, which checks what names lead to.
+        provider_url::check(url, self.on_loopback).map_err(|error| failed(error.to_string()))?;
+        let mut request = Request::get(url.join(path)).header(
+            header::USER_AGENT,
+            concat!("vecino/", env!("CARGO_PKG_VERSION")),
+        );
         if let Some(range) = range {
             let value = format!("bytes={}-{}", range.start, range.end - 1);
-            request = request.insert_header((header::RANGE, value));
+            request = request.header(header::RANGE, value);
         }
-        request
-            .send()
+        let request = request
+            .body(Empty::new())
+            .map_err(|error| failed(error.to_string()))?;
+        let answer = async {
+            let answer = self.client.request(request).await;
+            answer.map_err(|error| failed(chain(&error)))
+        };
+        timeout(within, answer)
             .await
-            .map_err(|error| failed(error.to_string()))
+            .unwrap_or_else(|_| Err(failed(format!("no answer within {within:?}"))))
     }
 
     /// The piece hashes of a content, which merge to its digest.
@@ -114,22 +226,23 @@ impl Source {
         if layout.pieces() == 1 {
             return Ok(vec![*digest]);
         }
-        // The semaphore lives as long as this.
-        let _permit = self.piece_lists.acquire().await;
-        let mut response = self.get(url, &route::pieces(digest), None).await?;
-        let is_measured = response.headers().contains_key(header::CONTENT_LENGTH);
-        if response.status() != StatusCode::OK {
-            return Err(Fault::Failed(format!(
-                "it answered {} for piece hashes",
-                response.status()
-            )));
+        let response = self
+            .get(url, &route::pieces(digest), None, ANSWER_WITHIN)
+            .await?;
+        let incoming = refuse_unless(response, StatusCode::OK)?;
+        let is_measured = incoming.length.is_some();
+        let most = layout.pieces() as usize * PIECE_IN_JSON + 4096;
+        let mut within = SILENT_FOR;
+        let mut _permit = None;
+        if most > SMALL_LIST {
+            within += Duration::from_secs((most / LIST_BYTES_A_SECOND) as u64);
+            let permit = timeout(SILENT_FOR, self.piece_lists.acquire()).await;
+            // The semaphore lives as long as this.
+            _permit = permit
+                .map_err(|_| Fault::Failed("too many long piece lists at once".to_owned()))?
+                .ok();
         }
-        let limit = layout.pieces() as usize * PIECE_IN_JSON + 4096;
-        let body = match timeout(6 * SILENT_FOR, response.body().limit(limit)).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(error)) => return Err(Fault::Failed(format!("piece hashes: {error}"))),
-            Err(_) => return Err(Fault::Failed("piece hashes: too slow".to_owned())),
-        };
+        let body = incoming.all(most, within).await?;
         let wrong = |why: &str| Fault::Wrong(format!("piece hashes {why}"));
         let pieces: Pieces = match serde_json::from_slice(&body) {
             Ok(pieces) => pieces,
@@ -143,6 +256,49 @@ impl Source {
         Ok(pieces.pieces)
     }
 
+    /// Which pieces a provider has, once that is not `since` any more; waits for it.
+    pub async fn have(
+        &self,
+        url: &PeerUrl,
+        digest: &Digest,
+        layout: &Layout,
+        since: Option<u64>,
+    ) -> Result<Holdings, Fault> {
+        let mut path = route::have(digest);
+        if let Some(since) = since {
+            path += &format!("?since={since}");
+        }
+        let response = self.get(url, &path, None, POLL_WITHIN).await?;
+        let most = layout.pieces() as usize + 4096;
+        let body = refuse_unless(response, StatusCode::OK)?
+            .all(most, SILENT_FOR)
+            .await?;
+        let unreadable = || Fault::Failed("what it says of its pieces cannot be read".to_owned());
+        let have: Have = serde_json::from_slice(&body).map_err(|_| unreadable())?;
+        if have.size != layout.size() {
+            return Err(Fault::Failed(format!(
+                "it has {} bytes, not {}",
+                have.size,
+                layout.size()
+            )));
+        }
+        let bits = |text: &str| {
+            if text.is_empty() {
+                return Ok(Bits::default());
+            }
+            Bits::from_hex(text, layout.pieces()).ok_or_else(unreadable)
+        };
+        Ok(Holdings {
+            version: have.version,
+            have: if have.whole {
+                None
+            } else {
+                Some(bits(&have.have)?)
+            },
+            coming: bits(&have.coming)?,
+        })
+    }
+
     /// The bytes of the pieces in `run`.
     pub async fn run(
         &self,
@@ -153,18 +309,16 @@ impl Source {
     ) -> Result<Incoming, Fault> {
         let bytes = layout.range(run.start).start..layout.range(run.end - 1).end;
         let whole = bytes == (0..layout.size());
+        let range = (!whole).then_some(&bytes);
         let response = self
-            .get(url, &route::blob(digest), (!whole).then_some(&bytes))
+            .get(url, &route::blob(digest), range, ANSWER_WITHIN)
             .await?;
-        let expected_status = if whole {
+        let expected = if whole {
             StatusCode::OK
         } else {
             StatusCode::PARTIAL_CONTENT
         };
-        if response.status() != expected_status {
-            return Err(Fault::Failed(format!("it answered {}", response.status())));
-        }
-        let incoming = incoming(response);
+        let incoming = refuse_unless(response, expected)?;
         match incoming.length {
             Some(length) if length != bytes.end - bytes.start => Err(Fault::Wrong(format!(
                 "{length} bytes where the content has {}",
@@ -178,21 +332,28 @@ impl Source {
     /// against.
     pub async fn unverifiable(&self, url: &PeerUrl, name: &Name) -> Result<Incoming, Fault> {
         let path = format!("{}{}", frozen::DOWNLOAD, name.to_url_path());
-        let response = self.get(url, &path, None).await?;
-        if response.status() != StatusCode::OK {
-            return Err(Fault::Failed(format!("it answered {}", response.status())));
-        }
-        Ok(incoming(response))
+        let response = self.get(url, &path, None, ANSWER_WITHIN).await?;
+        refuse_unless(response, StatusCode::OK)
     }
 }
 
-fn incoming(response: ClientResponse) -> Incoming {
-    let length = response
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
-    Incoming {
-        body: response.boxed_local(),
-        length,
+/// The body of an answer with the expected status.
+fn refuse_unless(response: Response<HyperBody>, expected: StatusCode) -> Result<Incoming, Fault> {
+    let status = response.status();
+    if status == expected {
+        return Ok(Incoming::of(response));
     }
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        let seconds = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(seconds) = seconds {
+            return Err(Fault::Busy(Duration::from_secs(seconds).min(LONGEST_RETRY)));
+        }
+    }
+    if status == StatusCode::NOT_FOUND {
+        return Err(Fault::NotThere);
+    }
+    Err(Fault::Failed(format!("it answered {status}")))
 }

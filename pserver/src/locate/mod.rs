@@ -180,6 +180,7 @@ mod tests {
             name: "a".parse().ok(),
             digest: None,
             provider: None,
+            fresh: false,
         };
         let down = Err(LocateError::Unavailable);
         for (strategies, found) in [

@@ -19,17 +19,21 @@ const CAPACITY: u64 = 200_000;
 const FOUND_FOR: Duration = Duration::from_secs(2);
 /// How long it is remembered that nobody holds it.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+/// How long an answer is remembered for those who want a fresh one.
+const FRESH_FOR: Duration = Duration::from_millis(200);
 
 struct Life;
 
 impl Expiry<LocateQuery, Arc<Vec<Variant>>> for Life {
     fn expire_after_create(
         &self,
-        _: &LocateQuery,
+        query: &LocateQuery,
         variants: &Arc<Vec<Variant>>,
         _: Instant,
     ) -> Option<Duration> {
-        Some(if variants.is_empty() {
+        Some(if query.fresh {
+            FRESH_FOR
+        } else if variants.is_empty() {
             UNKNOWN_FOR
         } else {
             FOUND_FOR
@@ -141,6 +145,7 @@ mod tests {
             name: "a".parse().ok(),
             digest: None,
             provider: None,
+            fresh: false,
         };
         let both =
             async { tokio::join!(inbound.locate(query.clone()), inbound.locate(query.clone())) };

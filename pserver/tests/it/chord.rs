@@ -40,6 +40,7 @@ async fn locate(peer: &Door, name: &str) -> Vec<Variant> {
         name: Some(Name::parse(name).unwrap()),
         digest: None,
         provider: None,
+        fresh: false,
     };
     let body = serde_json::to_vec(&query).unwrap();
     let answer = peer

@@ -16,7 +16,7 @@ use crate::support::{
     http::{Request, Response},
     neighbour::{telling, variant},
     peer::{Door, Peer, path_of},
-    provider::{Bend, Provider, honest, is_for_bytes},
+    provider::{Bend, Provider, honest, is_for_bytes, once},
     stage::Stage,
 };
 
@@ -426,7 +426,7 @@ async fn a_provider_that_stalls_is_left_within_the_response() {
     let content = Content::new("stall", SIZE);
     let stalling = Provider::bent(&content, |reply, seen| {
         if is_for_bytes(seen) {
-            return reply.ending_after(PIECE + 1000, Ending::Stall);
+            return reply.ending_after(1000, Ending::Stall);
         }
         reply
     })
@@ -436,10 +436,12 @@ async fn a_provider_that_stalls_is_left_within_the_response() {
     let neighbour = telling(vec![variant("stall.bin", &content, &urls)]).await;
     let stage = Stage::start().await;
     let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    let asked = std::time::Instant::now();
     own.downloads("stall.bin", &content).await;
-    // The first piece came from the one that stalled, and was not fetched again.
-    assert_eq!(good.ranges(), [PIECE as u64..SIZE as u64]);
-    assert_eq!(own.metric("vecino_provider_switches_total").await, 1);
+    // What the one that stalls was asked for was taken over, long before its silence ends it.
+    assert!(!stalling.ranges().is_empty());
+    assert_eq!(once(good.ranges()), [0..SIZE as u64]);
+    assert!(asked.elapsed() < std::time::Duration::from_secs(8));
 }
 
 #[tokio::test(flavor = "multi_thread")]

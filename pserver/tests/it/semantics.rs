@@ -6,7 +6,7 @@ use crate::support::{
     content::{Content, PIECE},
     http::Request,
     peer::{Peer, path_of},
-    provider::Provider,
+    provider::{Provider, once},
     stage::Stage,
 };
 
@@ -183,19 +183,22 @@ async fn a_range_in_the_middle_fetches_only_its_pieces() {
     };
     let piece = PIECE as u64;
     assert!(get("bytes=4194404-5242979").await == content.slice(4194404..5242980));
-    assert_eq!(provider.ranges(), [4 * piece..6 * piece]);
+    assert_eq!(once(provider.ranges()), [4 * piece..6 * piece]);
     provider.fixture.forget();
     // What is there already is not fetched again; of the rest, only what is wanted.
     assert!(get("bytes=4194304-7340031").await == content.slice(4 * piece..7 * piece));
-    assert_eq!(provider.ranges(), [6 * piece..7 * piece]);
+    assert_eq!(once(provider.ranges()), [6 * piece..7 * piece]);
     provider.fixture.forget();
     assert!(get("bytes=-10").await == content.slice(12 * piece - 10..12 * piece));
-    assert_eq!(provider.ranges(), [11 * piece..12 * piece]);
+    assert_eq!(once(provider.ranges()), [11 * piece..12 * piece]);
     assert!(own.fetched_files().is_empty(), "an unfinished file shows");
     assert!(own.files().await.is_empty());
     provider.fixture.forget();
     own.downloads("m.bin", &content).await;
-    assert_eq!(provider.ranges(), [0..4 * piece, 7 * piece..11 * piece]);
+    assert_eq!(
+        once(provider.ranges()),
+        [0..4 * piece, 7 * piece..11 * piece]
+    );
     own.keeps("m.bin", &content).await;
 }
 

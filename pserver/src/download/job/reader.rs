@@ -11,8 +11,8 @@ use tokio::{sync::watch, task::spawn_blocking};
 
 use super::{Job, interrupted};
 use crate::{
-    content::{read, stamp::Stamp},
-    download::JobError,
+    content::read,
+    download::{JobError, picker::Want},
 };
 
 /// Reads a range of a content while it is fetched; wanting ends when it is dropped.
@@ -21,7 +21,7 @@ pub struct Reader {
     job: Arc<Job>,
     id: u64,
     bytes: Range<u64>,
-    wanted: Range<u32>,
+    want: Want,
     changed: watch::Receiver<()>,
 }
 
@@ -31,21 +31,24 @@ impl Reader {
         job: Arc<Job>,
         id: u64,
         bytes: Range<u64>,
-        wanted: Range<u32>,
+        want: Want,
         changed: watch::Receiver<()>,
     ) -> Self {
         Self {
             job,
             id,
             bytes,
-            wanted,
+            want,
             changed,
         }
     }
 
     /// Waits until the first piece of the range is verified.
     pub async fn ready(&mut self) -> Result<(), JobError> {
-        self.wait_for(self.wanted.start).await
+        if self.want.pieces.is_empty() {
+            return Ok(());
+        }
+        self.wait_for(self.want.pieces.start).await
     }
 
     /// Waits until the job ended.
@@ -60,25 +63,34 @@ impl Reader {
     }
 
     async fn wait_for(&mut self, piece: u32) -> Result<(), JobError> {
-        if self.wanted.is_empty() {
-            return Ok(());
-        }
         loop {
             self.changed.borrow_and_update();
             {
                 let mut state = self.job.state();
-                if state.have[piece as usize] && self.job.part.get().is_some() {
-                    if let Some(wanted) = state.readers.get_mut(&self.id) {
-                        wanted.start = piece;
-                    }
+                if state.picker.has(piece) && self.job.place.get().is_some() {
                     return Ok(());
                 }
                 if let Some(Err(error)) = &state.outcome {
                     return Err(error.clone());
                 }
+                if let Some(want) = state.readers.get_mut(&self.id) {
+                    want.pieces.start = piece.max(want.pieces.start);
+                }
             }
             let _ = self.changed.changed().await;
         }
+    }
+
+    /// Says that it is at `piece`, which moves what is fetched ahead of it.
+    fn is_at(&mut self, piece: u32) {
+        if self.want.pieces.start == piece {
+            return;
+        }
+        self.want.pieces.start = piece;
+        if let Some(want) = self.job.state().readers.get_mut(&self.id) {
+            want.pieces.start = piece;
+        }
+        self.job.changed.send_replace(());
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, JobError> {
@@ -87,24 +99,14 @@ impl Reader {
         }
         let layout = self.job.layout;
         let piece = layout.piece_at(self.bytes.start);
+        self.is_at(piece);
         self.wait_for(piece).await?;
-        let part = self.job.part.get().expect("a piece is verified in a part");
         let end = layout.range(piece).end.min(self.bytes.end);
         let chunk = read::first_chunk(&(self.bytes.start..end));
-        let (file, job) = (part.file.clone(), self.job.clone());
         self.bytes.start = chunk.end;
-        let read = move || {
-            let bytes = read::read_at(&file, chunk)?;
-            let now = Stamp::of(&file.metadata()?);
-            match job.kept.get() {
-                Some(kept) if kept.inode == now.inode && *kept != now => Err(
-                    std::io::Error::other("the kept file changed while it was sent"),
-                ),
-                _ => Ok(bytes),
-            }
-        };
-        let read = spawn_blocking(read).await.map_err(interrupted)?;
-        read.map(Some).map_err(JobError::io)
+        let job = self.job.clone();
+        let read = spawn_blocking(move || job.read_verified(chunk)).await;
+        read.map_err(interrupted)?.map(Some).map_err(JobError::io)
     }
 
     /// The bytes of the range, each as soon as it is verified.

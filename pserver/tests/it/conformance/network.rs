@@ -203,6 +203,7 @@ async fn ask(door: &Door, name: &str, provider: Option<String>) -> Vec<Variant> 
         name: name.parse().ok(),
         digest: None,
         provider,
+        fresh: false,
     };
     let body = serde_json::to_vec(&query).expect("JSON");
     let answer = door

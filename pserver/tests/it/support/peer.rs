@@ -312,10 +312,15 @@ impl Door {
     /// A metric by its full name with labels; 0 when it does not show.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let text = self.get(route::METRICS).await.text();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.map_or(0, |value| value.trim().parse().expect("a number"))
+        // With labels: all of them together.
+        let of_name = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let is_name = rest.starts_with([' ', '{']);
+            is_name.then(|| rest.rsplit(' ').next())?
+        });
+        of_name
+            .map(|value| value.parse::<u64>().expect("a number"))
+            .sum()
     }
 
     pub(crate) fn shared(&self, name: &str) -> PathBuf {

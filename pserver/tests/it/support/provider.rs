@@ -45,9 +45,26 @@ impl Provider {
     }
 }
 
-/// Whether it is a request for bytes, and not for piece hashes.
+/// What the requests for `ranges` ask for together, each byte at most once.
+pub(crate) fn once(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            Some(last) => {
+                assert!(last.end < range.start, "{range:?} is asked for twice");
+                joined.push(range);
+            }
+            None => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// Whether it is a request for bytes, and not for what the provider has or for piece hashes.
 pub(crate) fn is_for_bytes(seen: &Seen) -> bool {
-    !seen.path.ends_with("/pieces")
+    !seen.path.ends_with("/pieces") && !seen.path.ends_with("/have")
 }
 
 fn asked(seen: &Seen, size: u64) -> Range<u64> {

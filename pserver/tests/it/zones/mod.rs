@@ -104,6 +104,7 @@ async fn ask(door: &Door, name: &str) -> Vec<Variant> {
         name: Some(name.parse().expect("a name")),
         digest: None,
         provider: None,
+        fresh: false,
     };
     let body = serde_json::to_vec(&query).expect("JSON");
     let request = Request::json(route::NEIGHBOUR_LOCATE, body);

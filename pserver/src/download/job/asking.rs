@@ -1,0 +1,174 @@
+//! Whom a job asks for which pieces: fills the flights that are free, takes late pieces over.
+//!
+//! Invariant: never more than `FLIGHTS` requests at once, nor more at one provider than the roster
+//! allows; a piece is asked of a second provider only when the first is late with it.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+
+use super::{
+    run::{Event, Events, Run},
+    transfer::{Flight, Transfer},
+};
+use crate::{
+    content::part::Part,
+    download::picker::{Offer, ProviderNo, Want},
+};
+
+/// Requests in flight, at least while there is something to ask for, and at most.
+const FLIGHTS: (usize, usize) = (4, 24);
+/// So much of what comes in is asked for ahead.
+const AHEAD: Duration = Duration::from_millis(400);
+/// A piece is late when it takes so many times as long as it should, and so much longer.
+const LATE: (u32, Duration) = (2, Duration::from_millis(250));
+/// How long a piece should take from who was never measured.
+const UNMEASURED: Duration = Duration::from_secs(1);
+
+impl Run<'_> {
+    /// Asks whoever may be asked for what is wanted and missing, or late.
+    pub(super) fn ask<'a>(&'a self, part: &'a Arc<Part>, events: &mut Events<'a>, now: Instant) {
+        let job = self.job;
+        let wants = job.wants();
+        if wants.is_empty() {
+            return;
+        }
+        let copies = self.roster.borrow().copies(job.layout.pieces());
+        let most = self.most_flights();
+        loop {
+            let askable = self.roster.borrow().askable(now, &mut rand::rng());
+            let mut is_asked = false;
+            for no in askable {
+                if self.flights.borrow().len() >= most {
+                    return self.ask_for_pieces(events, now);
+                }
+                if let Some(flight) = self.pick(no, &wants, &copies, now) {
+                    events.push(self.transfer(part, flight));
+                    is_asked = true;
+                }
+            }
+            if !is_asked {
+                break;
+            }
+        }
+        self.ask_for_pieces(events, now);
+    }
+
+    /// Asks partial providers what they have.
+    fn ask_for_pieces<'a>(&'a self, events: &mut Events<'a>, now: Instant) {
+        for (no, since) in self.roster.borrow_mut().to_be_asked(now) {
+            let url = self.roster_url(no);
+            let (job, source) = (self.job, &self.tools.source);
+            events.push(
+                async move {
+                    let holdings = source.have(&url, &job.digest, &job.layout, since).await;
+                    Event::Holds(no, holdings)
+                }
+                .boxed_local(),
+            );
+        }
+    }
+
+    fn roster_url(&self, no: ProviderNo) -> vecino_rest::PeerUrl {
+        self.roster.borrow().url(no).clone()
+    }
+
+    /// Enough flights for the rate that is measured.
+    fn most_flights(&self) -> usize {
+        let (least, most) = FLIGHTS;
+        let pieces = self.rate.get() * AHEAD.as_secs_f64() / self.job.layout.piece_size() as f64;
+        (least + pieces as usize).min(most)
+    }
+
+    /// What `no` is to send next.
+    fn pick(
+        &self,
+        no: ProviderNo,
+        wants: &[Want],
+        copies: &[u16],
+        now: Instant,
+    ) -> Option<Rc<Flight>> {
+        let mut roster = self.roster.borrow_mut();
+        let offer = Offer {
+            provider: no,
+            has: roster.has(no),
+            copies,
+            longest: roster.longest_run(no, &self.job.layout),
+        };
+        let waited_for = self.waited_for(wants);
+        let own = roster.piece_takes(no, &self.job.layout);
+        let mut state = self.job.state();
+        let late = |piece: &u32| {
+            offer.has.is_none_or(|has| has.get(*piece)) && self.is_late(*piece, no, own, now)
+        };
+        let urgent = waited_for.into_iter().find(late);
+        let run = if let Some(piece) = urgent.filter(|&piece| state.picker.take_over(piece, no)) {
+            piece..piece + 1
+        } else if let Some(run) = state.picker.pick(&offer, wants, rand::random()) {
+            run
+        } else {
+            let flights = self.flights.borrow();
+            let mut pieces = flights.iter().map(|flight| flight.at.get().0);
+            let piece = pieces.find(|piece| late(piece) && state.picker.take_over(*piece, no))?;
+            piece..piece + 1
+        };
+        drop(state);
+        self.job.told_pieces();
+        roster.asked(no);
+        let flight = Rc::new(Flight::new(no, run));
+        self.flights.borrow_mut().push(flight.clone());
+        Some(flight)
+    }
+
+    /// The pieces that readers in order are waiting for.
+    fn waited_for(&self, wants: &[Want]) -> Vec<u32> {
+        wants
+            .iter()
+            .filter(|want| want.in_order && !want.pieces.is_empty())
+            .map(|want| want.pieces.start)
+            .collect()
+    }
+
+    /// Whether who sends `piece` takes so long that `no`, who needs `own`, would be faster.
+    fn is_late(&self, piece: u32, no: ProviderNo, own: Option<Duration>, now: Instant) -> bool {
+        let (times, longer) = LATE;
+        let flights = self.flights.borrow();
+        let mut sending = flights.iter().filter(|flight| flight.at.get().0 == piece);
+        let Some(flight) = sending.next() else {
+            return false;
+        };
+        let should = own.unwrap_or(UNMEASURED) * times + longer;
+        sending.next().is_none()
+            && flight.provider != no
+            && now.saturating_duration_since(flight.at.get().1) > should
+    }
+
+    fn transfer<'a>(
+        &'a self,
+        part: &'a Arc<Part>,
+        flight: Rc<Flight>,
+    ) -> futures_util::future::LocalBoxFuture<'a, Event> {
+        let no = flight.provider;
+        let url = self.roster_url(no);
+        let failures = self.roster.borrow().failures(no);
+        async move {
+            let delivered = |piece| self.delivered(no, piece);
+            let transfer = Transfer {
+                job: self.job,
+                source: &self.tools.source,
+                part,
+                url,
+                failures,
+                flight: &flight,
+                delivered: &delivered,
+            };
+            let outcome = transfer.run().await;
+            Event::Landed(flight, outcome)
+        }
+        .boxed_local()
+    }
+}

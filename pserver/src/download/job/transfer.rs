@@ -1,0 +1,234 @@
+//! One request to one provider: a run of pieces, hashed and written block by block off the event
+//! loop while the next block is coming in.
+//!
+//! Invariant: it holds at most two blocks in memory, one that is coming in and one that is being
+//! written, whatever the size of a piece.
+
+use std::{
+    cell::Cell,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
+use vecino_rest::PeerUrl;
+
+use super::{Job, interrupted};
+use crate::{
+    content::part::{Part, PieceWriter},
+    download::{
+        JobError,
+        picker::ProviderNo,
+        roster::Fault,
+        source::{Incoming, Source},
+    },
+};
+
+/// Hashed and written at once.
+const BLOCK: usize = 1 << 20;
+/// A provider that takes longer for a piece is left for another; doubled for each time that it
+/// failed, so that a link that is slow everywhere still gets there.
+const PIECE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Why a transfer stopped before its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The provider did something wrong.
+    Fault(Fault),
+    /// Nobody wants it any more, or another one was faster.
+    Unwanted,
+    /// The job cannot go on.
+    Job(JobError),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// A request that is under way, seen from its job.
+#[derive(Debug)]
+pub(super) struct Flight {
+    /// Who was asked.
+    pub(super) provider: ProviderNo,
+    /// For what.
+    pub(super) run: Range<u32>,
+    /// The piece that is coming in, and since when.
+    pub(super) at: Cell<(u32, Instant)>,
+    /// When the request began.
+    pub(super) began: Instant,
+    /// How long the answer took to begin.
+    pub(super) delay: Cell<Duration>,
+    /// Bytes that came.
+    pub(super) received: Cell<u64>,
+    /// Bytes of them that were verified first by this.
+    pub(super) verified: Cell<u64>,
+}
+
+impl Flight {
+    /// A request for `run` that begins now.
+    pub(super) fn new(provider: ProviderNo, run: Range<u32>) -> Self {
+        let now = Instant::now();
+        Self {
+            provider,
+            at: Cell::new((run.start, now)),
+            run,
+            began: now,
+            delay: Cell::new(Duration::ZERO),
+            received: Cell::new(0),
+            verified: Cell::new(0),
+        }
+    }
+}
+
+/// What a transfer works with.
+pub(super) struct Transfer<'a> {
+    pub(super) job: &'a Job,
+    pub(super) source: &'a Source,
+    pub(super) part: &'a Arc<Part>,
+    pub(super) url: PeerUrl,
+    /// How often the provider failed in a row.
+    pub(super) failures: u32,
+    pub(super) flight: &'a Flight,
+    /// Is told of each piece that this was the first to verify.
+    pub(super) delivered: &'a dyn Fn(u32),
+}
+
+/// What a block that was written came to.
+enum Written {
+    /// More of the piece is to come.
+    Goes(PieceWriter),
+    /// The piece is complete: right or wrong.
+    Ended(u32, bool),
+    /// Another transfer was faster.
+    Late,
+}
+
+type Writing = JoinHandle<std::io::Result<Written>>;
+
+impl Transfer<'_> {
+    /// Fetches the run, admitting piece after piece.
+    pub(super) async fn run(&self) -> Result<(), Stop> {
+        let layout = self.job.layout;
+        let run = &self.flight.run;
+        let mut incoming = self
+            .source
+            .run(&self.url, &self.job.digest, &layout, run)
+            .await?;
+        self.flight.delay.set(self.flight.began.elapsed());
+        let mut rest = Bytes::new();
+        let mut writing: Option<Writing> = None;
+        for piece in run.clone() {
+            self.flight.at.set((piece, Instant::now()));
+            let within = PIECE_WITHIN * 2u32.pow(self.failures.min(8));
+            let fetched = timeout(
+                within,
+                self.piece(&mut incoming, &mut rest, &mut writing, piece),
+            );
+            let fetched = fetched
+                .await
+                .unwrap_or_else(|_| Err(Stop::Fault(Fault::Failed("too slow".to_owned()))));
+            if let Err(stop) = fetched {
+                // A piece that is complete is right or wrong whatever became of the next one.
+                self.settle(&mut writing).await?;
+                return Err(stop);
+            }
+        }
+        // More bytes than were asked for are left where they are, with the connection.
+        self.settle(&mut writing).await.map(|_| ())
+    }
+
+    /// Receives one piece and hands it on block by block; what came beyond it is left in `rest`.
+    async fn piece(
+        &self,
+        incoming: &mut Incoming,
+        rest: &mut Bytes,
+        writing: &mut Option<Writing>,
+        piece: u32,
+    ) -> Result<(), Stop> {
+        let range = self.job.layout.range(piece);
+        let mut left = range.end - range.start;
+        let mut writer = Some(self.part.piece(piece));
+        let mut block = Vec::new();
+        let mut length = 0;
+        while left > 0 {
+            if rest.is_empty() {
+                if !self.job.is_wanted() || self.job.has(piece) {
+                    return Err(Stop::Unwanted);
+                }
+                *rest = incoming.next().await?.ok_or(Fault::Short)?;
+                let received = self.flight.received.get() + rest.len() as u64;
+                self.flight.received.set(received);
+            }
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX);
+            let taken = rest.split_to(rest.len().min(wanted));
+            left -= taken.len() as u64;
+            length += taken.len();
+            block.push(taken);
+            if length >= BLOCK || left == 0 {
+                let goes_on = self.settle(writing).await?;
+                let Some(writer) = writer.take().or(goes_on) else {
+                    return Err(Stop::Unwanted);
+                };
+                let full = std::mem::take(&mut block);
+                length = 0;
+                *writing = Some(spawn_blocking(move || {
+                    write(writer, &full, piece, left == 0)
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the block that is being written; the writer when its piece goes on.
+    async fn settle(&self, writing: &mut Option<Writing>) -> Result<Option<PieceWriter>, Stop> {
+        let Some(block) = writing.take() else {
+            return Ok(None);
+        };
+        let written = block
+            .await
+            .map_err(|error| Stop::Job(interrupted(error)))?
+            .map_err(|error| Stop::Job(JobError::io(error)))?;
+        match written {
+            Written::Goes(writer) => Ok(Some(writer)),
+            Written::Late => Err(Stop::Unwanted),
+            Written::Ended(piece, true) => {
+                let range = self.job.layout.range(piece);
+                // The first one stays.
+                let _ = self.job.source.set(self.url.clone());
+                if self.job.verified(piece) {
+                    let bytes = range.end - range.start;
+                    self.flight.verified.set(self.flight.verified.get() + bytes);
+                    (self.delivered)(piece);
+                }
+                Ok(None)
+            }
+            Written::Ended(piece, false) => Err(Stop::Fault(Fault::Wrong(format!(
+                "piece {piece} is not what it should be"
+            )))),
+        }
+    }
+}
+
+/// Hashes and writes a block; blocks.
+fn write(
+    mut writer: PieceWriter,
+    block: &[Bytes],
+    piece: u32,
+    is_last: bool,
+) -> std::io::Result<Written> {
+    if !writer.write(block)? {
+        return Ok(Written::Late);
+    }
+    if is_last {
+        Ok(Written::Ended(piece, writer.finish()?))
+    } else {
+        Ok(Written::Goes(writer))
+    }
+}

@@ -7,7 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_web::{App, HttpServer, dev::ServerHandle, web};
+use actix_http::HttpService;
+use actix_service::{IntoServiceFactory, ServiceFactoryExt, map_config};
+use actix_web::{
+    App,
+    dev::{AppConfig, ServerHandle},
+    web,
+};
 use awc::{Client, Connector};
 use tokio::{
     sync::watch,
@@ -36,6 +42,7 @@ use crate::{
     },
     metrics::Metrics,
     neighbour::{inbound::Inbound, link::Links, outbound::Outbound},
+    upload::{listener::BlobsFirstFactory, sendfile::Sender},
 };
 
 /// An idle connection of a client or peer is kept for so long ...
@@ -216,7 +223,7 @@ impl Server {
         });
 
         let links = Arc::new(Links::new(&config.neighbours));
-        let rest = serve(listener, shared, links)?;
+        let rest = serve(listener, shared, links, stopping.clone())?;
         let handle = rest.handle();
         let mut background = JoinSet::new();
         background.spawn(store.importer().clone().run(config.rescan));
@@ -299,32 +306,45 @@ fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
     links: Arc<Links>,
+    stopping: watch::Receiver<bool>,
 ) -> io::Result<actix_web::dev::Server> {
-    let connections = shared.metrics.clone();
-    let server = HttpServer::new(move || {
+    let addr = listener.local_addr()?;
+    let builder = actix_server::Server::build()
+        .max_concurrent_connections(MAX_CONNECTIONS)
+        .shutdown_timeout(DRAIN.as_secs())
+        .disable_signals();
+    let shutting_down = builder.graceful_shutdown_signal();
+    let sender = Sender {
+        store: shared.store.clone(),
+        downloads: shared.downloads.clone(),
+        slots: shared.slots.clone(),
+        metrics: shared.metrics.clone(),
+        silent: (HEAD_WITHIN, SERVER_KEEP_ALIVE),
+        unread: UNREAD_FOR,
+        stopping,
+    };
+    let server = builder.listen("rest", listener, move || {
         let worker = web::Data::new(worker(shared.clone(), links.clone()));
-        App::new().app_data(worker).configure(api::routes)
-    })
-    .on_connect(move |connection, _| {
-        connections.http_connections.inc();
-        if let Some(stream) = connection.downcast_ref::<tokio::net::TcpStream>() {
-            // Who reads nothing for so long holds a connection and its buffers no longer.
-            let unread = u32::try_from(UNREAD_FOR.as_millis()).unwrap_or(u32::MAX);
-            if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, unread) {
-                log::debug!("TCP_USER_TIMEOUT: {error}");
-            }
+        let app = App::new().app_data(worker).configure(api::routes);
+        let app = app.into_factory().map_err(|error| error.error_response());
+        let signal = shutting_down.clone();
+        let web = HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let signal = signal.clone();
+                async move { signal.notified().await }
+            })
+            .keep_alive(SERVER_KEEP_ALIVE)
+            .client_request_timeout(HEAD_WITHIN)
+            .h1_write_buffer_size(WRITE_BUFFER)
+            .local_addr(addr)
+            .finish(map_config(app, |()| AppConfig::default()))
+            .tcp();
+        BlobsFirstFactory {
+            sender: sender.clone(),
+            web,
         }
-    })
-    .keep_alive(SERVER_KEEP_ALIVE)
-    .client_request_timeout(HEAD_WITHIN)
-    .max_connections(MAX_CONNECTIONS)
-    .shutdown_timeout(DRAIN.as_secs())
-    .tcp_nodelay(true)
-    .h1_write_buffer_size(WRITE_BUFFER)
-    .disable_signals()
-    .listen(listener)?
-    .run();
-    Ok(server)
+    })?;
+    Ok(server.run())
 }
 
 /// What one worker thread has for itself; made on that thread.

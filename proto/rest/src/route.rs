@@ -41,9 +41,9 @@ pub const METRICS: &str = "/metrics";
 
 /// Response header: `blake3` when every byte was checked against the digest in `ETag`, `none`
 /// when the provider speaks only the first system's contract and there was nothing to check.
-pub const HEADER_VERIFIED: &str = "Vecino-Verified";
+pub const HEADER_VERIFIED: &str = "vecino-verified";
 /// Response header: `local` or the URL of the provider that the response begins with.
-pub const HEADER_SOURCE: &str = "Vecino-Source";
+pub const HEADER_SOURCE: &str = "vecino-source";
 
 /// `/v1/files/NAME`.
 pub fn file(name: &Name) -> String {

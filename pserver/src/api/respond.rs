@@ -10,7 +10,10 @@ use actix_web::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use vecino_rest::{Digest, Name, route};
+use vecino_rest::{
+    Digest, Name,
+    route::{HEADER_SOURCE, HEADER_VERIFIED},
+};
 
 use super::{
     error::ApiError,
@@ -106,18 +109,34 @@ pub fn prepare(request: &HttpRequest, content: &Described<'_>) -> Result<Prepare
 
 fn builder(status: StatusCode, content: &Described<'_>) -> HttpResponseBuilder {
     let mut builder = HttpResponse::build(status);
-    describe_name(&mut builder, content.name);
+    for header in content_headers(content) {
+        builder.insert_header(header);
+    }
     builder
-        .insert_header((header::ETAG, format!("\"{}\"", content.digest)))
-        .insert_header((header::ACCEPT_RANGES, "bytes"))
-        .insert_header((route::HEADER_VERIFIED, "blake3"))
-        .insert_header((route::HEADER_SOURCE, content.source));
-    builder
+}
+
+/// The headers of every answer with a content.
+pub fn content_headers(content: &Described<'_>) -> Vec<(&'static str, String)> {
+    let mut headers = name_headers(content.name);
+    headers.extend([
+        ("etag", format!("\"{}\"", content.digest)),
+        ("accept-ranges", "bytes".to_owned()),
+        (HEADER_VERIFIED, "blake3".to_owned()),
+        (HEADER_SOURCE, content.source.to_owned()),
+    ]);
+    headers
+}
+
+/// [`name_headers`] for a builder.
+pub fn describe_name(builder: &mut HttpResponseBuilder, name: &Name) {
+    for header in name_headers(name) {
+        builder.insert_header(header);
+    }
 }
 
 /// The headers that follow from the name. Content is other people's: a browser is to save it,
 /// and never to run it as a page of this peer.
-pub fn describe_name(builder: &mut HttpResponseBuilder, name: &Name) {
+fn name_headers(name: &Name) -> Vec<(&'static str, String)> {
     let file_name = name.file_name();
     let plain: String = file_name
         .chars()
@@ -130,22 +149,20 @@ pub fn describe_name(builder: &mut HttpResponseBuilder, name: &Name) {
         })
         .collect();
     let encoded = utf8_percent_encode(file_name, KEPT_IN_PARAMETER);
-    builder
-        .content_type(
-            mime_guess::from_path(file_name)
-                .first_or_octet_stream()
-                .to_string(),
-        )
-        .insert_header((
-            header::CONTENT_DISPOSITION,
+    let content_type = mime_guess::from_path(file_name).first_or_octet_stream();
+    vec![
+        ("content-type", content_type.to_string()),
+        (
+            "content-disposition",
             format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"),
-        ))
-        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((
-            header::CONTENT_SECURITY_POLICY,
-            "sandbox; default-src 'none'",
-        ))
-        .insert_header((header::CACHE_CONTROL, "no-cache"));
+        ),
+        ("x-content-type-options", "nosniff".to_owned()),
+        (
+            "content-security-policy",
+            "sandbox; default-src 'none'".to_owned(),
+        ),
+        ("cache-control", "no-cache".to_owned()),
+    ]
 }
 
 /// A body of exactly `length` bytes, counted as they go; it holds `slot` to its end.

@@ -49,7 +49,13 @@ impl OpenFile {
         &self.entry
     }
 
-    fn is_unchanged(&self) -> io::Result<bool> {
+    /// Its bytes.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Whether it still is what was hashed; if not, it is looked at again.
+    pub fn is_unchanged(&self) -> io::Result<bool> {
         let unchanged = Stamp::of(&self.file.metadata()?) == self.entry.stamp;
         if !unchanged {
             self.importer.touch(self.entry.origin, &self.entry.path);

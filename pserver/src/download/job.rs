@@ -17,6 +17,7 @@ mod transfer;
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io,
     ops::Range,
     sync::{
@@ -414,13 +415,28 @@ impl Job {
             None => return Err(io::Error::other("nothing is verified yet")),
         };
         let read = read::read_at(&part.file, bytes)?;
-        if let Some(kept) = self.kept.get() {
-            let now = Stamp::of(&part.file.metadata()?);
-            if kept.inode == now.inode && *kept != now {
-                return Err(io::Error::other("the kept file changed while it was sent"));
-            }
+        if self.is_unchanged(&part.file)? {
+            Ok(read)
+        } else {
+            Err(io::Error::other("the kept file changed while it was sent"))
         }
-        Ok(read)
+    }
+
+    /// Where the verified pieces are, when they are on disk.
+    pub fn file(&self) -> Option<Arc<File>> {
+        match self.place.get()? {
+            Place::Part(part) => Some(part.file.clone()),
+            Place::Memory(_) => None,
+        }
+    }
+
+    /// Whether its owner left `file` alone since it got its name.
+    pub fn is_unchanged(&self, file: &File) -> io::Result<bool> {
+        let Some(kept) = self.kept.get() else {
+            return Ok(true);
+        };
+        let now = Stamp::of(&file.metadata()?);
+        Ok(kept.inode != now.inode || *kept == now)
     }
 }
 

@@ -1,0 +1,254 @@
+//! Sends blobs from the page cache to the socket without carrying them through this process
+//! (sendfile(2)), on connections of the REST port, before the web server sees them.
+//!
+//! A connection is peeked at: while its next request is a plain one for a blob that is held here,
+//! it is answered here; with the first other request the connection goes to the web server, from
+//! that request's first byte on.
+//!
+//! Invariants: only verified bytes are sent; a file that changed is noticed before and after each
+//! chunk, and the connection ends in the middle then. The event loop never waits for the disk:
+//! what is not in the page cache is read on the blocking pool first.
+
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc, time::Duration};
+
+use rustix::{
+    fs::sendfile,
+    io::{ReadWriteFlags, preadv2},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    net::TcpStream,
+    sync::watch,
+    task::spawn_blocking,
+    time::timeout,
+};
+use vecino_rest::{Digest, Name};
+
+use super::{
+    Slots,
+    head::{self, BlobRequest, MAX_HEAD},
+};
+use crate::{
+    api::{
+        range::{self, Asked},
+        respond::{Described, content_headers},
+    },
+    content::{Store, read::OpenFile},
+    download::{Downloads, job::Job},
+    metrics::Metrics,
+};
+
+/// Sent at once.
+const CHUNK: u64 = 1 << 20;
+
+/// What of a content is sent.
+enum Body {
+    /// A file that is held.
+    Held(OpenFile),
+    /// What is verified of one that is on its way.
+    Coming(Arc<Job>, Arc<File>),
+}
+
+/// What sending needs to know; one a worker.
+#[derive(Clone)]
+pub struct Sender {
+    /// What is held.
+    pub store: Arc<Store>,
+    /// What is on its way.
+    pub downloads: Arc<Downloads>,
+    /// Who may send when.
+    pub slots: Arc<Slots>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How long a client may be silent before its first request, and between two.
+    pub silent: (Duration, Duration),
+    /// How long it may read nothing.
+    pub unread: Duration,
+    /// Becomes true when the peer stops.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// What becomes of a connection.
+pub enum Next {
+    /// It is over.
+    Closed,
+    /// The web server goes on with it.
+    Other(TcpStream),
+}
+
+impl Sender {
+    /// Answers requests for blobs on `stream` as long as there come no others.
+    pub async fn serve(&self, mut stream: TcpStream) -> Next {
+        self.metrics.http_connections.inc();
+        self.set_up(&stream);
+        let (mut silent, between) = self.silent;
+        let mut stopping = self.stopping.clone();
+        loop {
+            let mut bytes = [0; MAX_HEAD];
+            let peeked = tokio::select! {
+                peeked = timeout(silent, stream.peek(&mut bytes)) => peeked,
+                _ = stopping.wait_for(|stopping| *stopping) => return Next::Closed,
+            };
+            let Ok(Ok(length @ 1..)) = peeked else {
+                return Next::Closed;
+            };
+            let bytes = &bytes[..length];
+            let Some(request) = head::begins_like_one(bytes)
+                .then(|| head::parse(bytes))
+                .flatten()
+            else {
+                return Next::Other(stream);
+            };
+            let Some((body, name, size)) = self.open(&request.digest).await else {
+                return Next::Other(stream);
+            };
+            let range = match range::asked(request.range.as_deref(), size) {
+                Asked::Whole => 0..size,
+                Asked::Part(range) => range,
+                Asked::NotSatisfiable => return Next::Other(stream),
+            };
+            if let Body::Coming(job, _) = &body
+                && !job.holds(&range)
+            {
+                return Next::Other(stream);
+            }
+            let Ok(asker) = stream.peer_addr() else {
+                return Next::Closed;
+            };
+            // Who is refused is told so by the web server.
+            let Ok(slot) = self.slots.take(asker.ip()).await else {
+                return Next::Other(stream);
+            };
+            let answered = self
+                .answer(&mut stream, &request, &body, &name, range, size)
+                .await;
+            drop(slot);
+            match answered {
+                Ok(()) if !request.closes => silent = between,
+                Ok(()) => return Next::Closed,
+                Err(error) => {
+                    log::debug!("sending {}: {error}", request.digest);
+                    return Next::Closed;
+                }
+            }
+        }
+    }
+
+    fn set_up(&self, stream: &TcpStream) {
+        if let Err(error) = stream.set_nodelay(true) {
+            log::debug!("TCP_NODELAY: {error}");
+        }
+        // Who reads nothing for so long holds a connection and its buffers no longer.
+        let unread = u32::try_from(self.unread.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, unread) {
+            log::debug!("TCP_USER_TIMEOUT: {error}");
+        }
+    }
+
+    /// What there is of a content: its bytes, name and size.
+    async fn open(&self, digest: &Digest) -> Option<(Body, Name, u64)> {
+        if let Some(entry) = self.store.catalogue().by_digest(digest) {
+            let file = self.store.read(entry).await.ok()??;
+            let (name, size) = (file.entry().name.clone(), file.entry().stamp.size);
+            return Some((Body::Held(file), name, size));
+        }
+        let job = self.downloads.job(digest)?;
+        let file = job.file()?;
+        let (name, size) = (job.name(), job.layout.size());
+        Some((Body::Coming(job, file), name, size))
+    }
+
+    async fn answer(
+        &self,
+        stream: &mut TcpStream,
+        request: &BlobRequest,
+        body: &Body,
+        name: &Name,
+        range: Range<u64>,
+        size: u64,
+    ) -> io::Result<()> {
+        let mut head = [0; MAX_HEAD];
+        // It was peeked at, so it is there.
+        stream.read_exact(&mut head[..request.length]).await?;
+        let content = Described {
+            name,
+            digest: request.digest,
+            size,
+            source: "local",
+        };
+        let headers = content_headers(&content);
+        let head = head::answer(&range, size, &headers, request.closes);
+        stream.write_all(head.as_bytes()).await?;
+        let _running = Metrics::running(&self.metrics.uploads);
+        let mut at = range.start;
+        while at < range.end {
+            let chunk = at..range.end.min(at + CHUNK);
+            body.check()?;
+            read_ahead(body.file(), &chunk).await?;
+            let sent = timeout(self.unread, send(stream, body.file(), &chunk)).await;
+            at += sent.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            self.metrics.bytes_sent.inc_by(at - chunk.start);
+        }
+        body.check()
+    }
+}
+
+impl Body {
+    fn file(&self) -> &Arc<File> {
+        match self {
+            Self::Held(file) => file.file(),
+            Self::Coming(_, file) => file,
+        }
+    }
+
+    /// Whether it still is what was hashed.
+    fn check(&self) -> io::Result<()> {
+        let is_same = match self {
+            Self::Held(file) => file.is_unchanged()?,
+            Self::Coming(job, file) => job.is_unchanged(file)?,
+        };
+        if is_same {
+            Ok(())
+        } else {
+            Err(io::Error::other("the file changed while it was sent"))
+        }
+    }
+}
+
+/// Sends as much of `chunk` as the socket takes; how much that was.
+async fn send(stream: &TcpStream, file: &File, chunk: &Range<u64>) -> io::Result<u64> {
+    let length = usize::try_from(chunk.end - chunk.start).map_err(io::Error::other)?;
+    loop {
+        stream.writable().await?;
+        let mut offset = chunk.start;
+        let sent = stream.try_io(Interest::WRITABLE, || {
+            Ok(sendfile(stream, file, Some(&mut offset), length)?)
+        });
+        match sent {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(sent) => return Ok(sent as u64),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Has `chunk` read into the page cache, unless it is there already.
+async fn read_ahead(file: &Arc<File>, chunk: &Range<u64>) -> io::Result<()> {
+    let is_cached = |offset: u64| {
+        let mut byte = [0];
+        let mut buffers = [io::IoSliceMut::new(&mut byte)];
+        // Where the file system cannot tell, it is read as if it were not there.
+        preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT).is_ok()
+    };
+    if is_cached(chunk.start) && is_cached(chunk.end - 1) {
+        return Ok(());
+    }
+    let (file, chunk) = (file.clone(), chunk.clone());
+    let read = spawn_blocking(move || {
+        let length = usize::try_from(chunk.end - chunk.start).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, chunk.start)
+    });
+    read.await.map_err(io::Error::other)?
+}

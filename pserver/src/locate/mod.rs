@@ -9,13 +9,18 @@ pub mod flood;
 pub mod overlay;
 pub mod zone;
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
+use tokio::time::{Instant, timeout};
 use tonic::service::RoutesBuilder;
 use vecino_rest::{
     body::{LocateQuery, SearchPage, SearchQuery, Variant},
     overlay::OverlayView,
 };
+
+/// How long a whole lookup may take, through all strategies: less than the 6 s that the own peer
+/// that asked waits, so that it gets an answer and does not give this neighbour up.
+pub const LOCATE_WITHIN: Duration = Duration::from_secs(5);
 
 /// A way to find who holds a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,29 +107,45 @@ pub trait Strategy: Send + Sync + std::fmt::Debug {
 #[derive(Debug, Clone)]
 pub struct Locator {
     strategies: Vec<Arc<dyn Strategy>>,
+    /// [`LOCATE_WITHIN`]; tests are shorter.
+    within: Duration,
 }
 
 impl Locator {
     /// A locator that tries `strategies` in this order.
     pub fn new(strategies: Vec<Arc<dyn Strategy>>) -> Self {
-        Self { strategies }
+        Self {
+            strategies,
+            within: LOCATE_WITHIN,
+        }
     }
 
-    /// Who holds it: the answer of the first strategy that knows somebody. Empty when at least
-    /// one could be asked and none knows anybody.
+    /// Who holds it: the answer of the first strategy that knows somebody. Empty only when each
+    /// that can answer such a question was asked and none knows anybody: what one that cannot be
+    /// asked now may know, nobody can deny. Each has an equal share of the time that those before
+    /// it left.
     pub async fn locate(&self, query: &LocateQuery) -> Result<Vec<Variant>, LocateError> {
-        let mut outcome = Err(LocateError::Unavailable);
-        for strategy in &self.strategies {
-            match strategy.locate(query).await {
+        let end = Instant::now() + self.within;
+        let (mut is_down, mut nobody) = (self.strategies.is_empty(), None);
+        for (left, strategy) in (1..=self.strategies.len()).rev().zip(&self.strategies) {
+            let left = u32::try_from(left).unwrap_or(u32::MAX);
+            let share = end.saturating_duration_since(Instant::now()) / left;
+            let asked = timeout(share, strategy.locate(query)).await;
+            match asked.unwrap_or(Err(LocateError::Unavailable)) {
                 Ok(variants) if !variants.is_empty() => return Ok(variants),
-                Ok(nobody) => outcome = Ok(nobody),
+                Ok(empty) => nobody = Some(empty),
                 Err(error @ LocateError::BadQuery(_)) => return Err(error),
                 Err(error) => {
+                    is_down |= error == LocateError::Unavailable;
                     log::debug!("strategy {}: {error}", strategy.kind().as_str());
                 }
             }
         }
-        outcome
+        match nobody {
+            _ if is_down => Err(LocateError::Unavailable),
+            Some(nobody) => Ok(nobody),
+            None => Err(LocateError::Unsupported),
+        }
     }
 
     /// Names by the words in them, from the first strategy that can be searched now.
@@ -183,13 +204,22 @@ mod tests {
             fresh: false,
         };
         let down = Err(LocateError::Unavailable);
+        let cannot = Err(LocateError::Unsupported);
         for (strategies, found) in [
             (vec![Ok(2), Ok(1)], Ok(2)),
             (vec![Ok(0), Ok(1)], Ok(1)),
             (vec![down.clone(), Ok(3)], Ok(3)),
-            (vec![down.clone(), Ok(0)], Ok(0)),
-            (vec![Ok(0), down.clone()], Ok(0)),
+            // Who is down may know somebody.
+            (vec![down.clone(), Ok(0)], down.clone()),
+            (vec![Ok(0), down.clone()], down.clone()),
             (vec![down.clone(), down.clone()], down.clone()),
+            (vec![Ok(0), Ok(0)], Ok(0)),
+            // Who cannot answer such a question does not count, unless there is nobody else.
+            (vec![cannot.clone(), Ok(0)], Ok(0)),
+            (vec![Ok(0), cannot.clone()], Ok(0)),
+            (vec![cannot.clone(), Ok(1)], Ok(1)),
+            (vec![cannot.clone(), down.clone()], down.clone()),
+            (vec![cannot.clone(), cannot.clone()], cannot),
             (vec![], down),
         ] {
             let locator = Locator::new(
@@ -203,5 +233,45 @@ mod tests {
                 found
             );
         }
+    }
+
+    /// Says nothing, ever.
+    #[derive(Debug)]
+    struct Silent;
+
+    impl Strategy for Silent {
+        fn kind(&self) -> StrategyKind {
+            StrategyKind::Central
+        }
+
+        fn locate<'a>(&'a self, _: &'a LocateQuery) -> Lookup<'a, Vec<Variant>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn search<'a>(&'a self, _: &'a SearchQuery) -> Lookup<'a, SearchPage> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lookup_ends_in_time_and_leaves_some_to_each_strategy() {
+        let query = LocateQuery {
+            name: "a".parse().ok(),
+            digest: None,
+            provider: None,
+            fresh: false,
+        };
+        let silent = || Arc::new(Silent) as Arc<dyn Strategy>;
+        let locator = |strategies| Locator {
+            strategies,
+            within: Duration::from_millis(300),
+        };
+        let all_silent = locator(vec![silent(), silent(), silent()]);
+        // In time for the own peer, which waits for 6 s.
+        let ended = timeout(Duration::from_secs(5), all_silent.locate(&query)).await;
+        assert_eq!(ended, Ok(Err(LocateError::Unavailable)));
+        let last_knows = locator(vec![silent(), silent(), Arc::new(Fixed(Ok(1)))]);
+        let found = last_knows.locate(&query).await;
+        assert_eq!(found.map(|found| found.len()), Ok(1));
     }
 }

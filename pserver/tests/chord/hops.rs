@@ -1,10 +1,10 @@
 //! How many requests a lookup takes, and what is left of a ring when much of it dies at once.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use pserver::locate::chord::{
     id::Id,
-    lookup::{Found, Lookup},
+    lookup::{Found, Lookup, Next},
     member::Member,
     state::Ring,
     timing::REPLICAS,
@@ -44,7 +44,8 @@ impl Field {
     pub(crate) fn look_up(&self, from: &Member, place: Id) -> Found {
         let ring = &self.rings[&from.id];
         let mut lookup = Lookup::begin(place, from, ring.step(&place));
-        while let Some(member) = lookup.whom_to_ask() {
+        // Answers come at once, so one is asked after the other.
+        while let Next::Ask(member) = lookup.next(Duration::ZERO) {
             match self.rings.get(&member.id) {
                 Some(ring) => lookup.answered(&member, ring.step(&place)),
                 None => lookup.failed(&member),

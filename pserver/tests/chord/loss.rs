@@ -4,15 +4,19 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet},
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
     time::Duration,
 };
 
-use pserver::locate::chord::{
-    id::Id,
-    member::Member,
-    state::{Call, Purpose, Response},
-    timing::{HOLDERS_ASKED, REPLICAS, Timing},
+use pserver::locate::{
+    LOCATE_WITHIN,
+    chord::{
+        id::Id,
+        lookup::{Found, Lookup, Next},
+        member::Member,
+        state::{Call, Purpose, Response, Ring},
+        timing::{HEDGE_AFTER, HOLDERS_ASKED, REPLICAS, Timing},
+    },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
@@ -132,26 +136,175 @@ impl Clock {
     }
 }
 
-/// How many of `LOOKUPS` find their record, the mean of their requests, those to dead members
-/// among them.
-fn find(field: &Field, records: &[Record], random: &mut StdRng) -> (usize, f64) {
-    let (mut found, mut requests) = (0, 0);
-    for at in 0..LOOKUPS {
-        let record = &records[at % records.len()];
-        let from = field.anyone(random);
-        let way = field.look_up(&from, record.place);
-        requests += way.steps;
-        // As `locate` asks: the first holders that answer.
-        let answering = way.holders.iter().take(1 + REPLICAS);
-        let mut answering = answering.filter(|holder| field.rings.contains_key(&holder.id));
-        found += usize::from(
-            answering
-                .by_ref()
-                .take(HOLDERS_ASKED)
-                .any(|holder| record.holders.contains(&holder.id)),
-        );
+/// The answer of one that was asked, or that there is none, at its time since the lookup began.
+type Answers<T> = BTreeMap<(Duration, usize), (Member, Option<T>)>;
+
+/// One lookup on a clock of its own. A request takes twice 5 to 50 ms; a dead member answers never,
+/// so that who asked it knows only after the whole time-out, or asks another meanwhile. Nobody is
+/// known to be dead before: the peer that asks has just begun to.
+struct Timed<'a> {
+    field: &'a Field,
+    random: &'a mut StdRng,
+    timing: Timing,
+    now: Duration,
+    requests: usize,
+}
+
+impl Timed<'_> {
+    fn ask<T>(
+        &mut self,
+        answers: &mut Answers<T>,
+        member: &Member,
+        answer: impl FnOnce(&Ring) -> T,
+    ) {
+        self.requests += 1;
+        let answer = self.field.rings.get(&member.id).map(answer);
+        let wait = match answer {
+            Some(_) => Duration::from_millis(self.random.random_range(10..100)),
+            None => self.timing.answer,
+        };
+        let at = (self.now + wait, self.requests);
+        answers.insert(at, (member.clone(), answer));
     }
-    (found, requests as f64 / LOOKUPS as f64)
+
+    /// As a node carries a lookup.
+    fn way(&mut self, from: &Member, place: Id) -> Option<Found> {
+        let ring = &self.field.rings[&from.id];
+        let mut lookup = Lookup::begin(place, from, ring.step(&place));
+        let mut answers = Answers::new();
+        let end = self.timing.lookup;
+        loop {
+            match lookup.next(self.now) {
+                Next::Over => break,
+                Next::Ask(member) => self.ask(&mut answers, &member, |ring| ring.step(&place)),
+                Next::Wait(until) => {
+                    let first = answers.first_key_value().map(|((at, _), _)| *at);
+                    self.now = first
+                        .into_iter()
+                        .chain(until)
+                        .min()
+                        .expect("asked")
+                        .min(end);
+                    if self.now >= end {
+                        break;
+                    }
+                    if first != Some(self.now) {
+                        continue;
+                    }
+                    let (_, (member, step)) = answers.pop_first().expect("the first");
+                    match step {
+                        Some(step) => lookup.answered(&member, step),
+                        None => lookup.failed(&member),
+                    }
+                }
+            }
+        }
+        lookup.found()
+    }
+
+    /// As `locate` asks holders: three at first, another for each that is slow, all when those know
+    /// nothing. Whether one of them has the record.
+    fn fetch(&mut self, holders: &[Member], record: &Record) -> bool {
+        let mut waiting = holders.iter();
+        let mut answers = Answers::new();
+        let (mut answered, mut has) = (0, false);
+        let mut more = HOLDERS_ASKED;
+        while answered < HOLDERS_ASKED || !has {
+            for holder in waiting.by_ref().take(more) {
+                self.ask(&mut answers, holder, |_| {
+                    record.holders.contains(&holder.id)
+                });
+            }
+            let Some((&(at, _), _)) = answers.first_key_value() else {
+                return has;
+            };
+            if at > self.now + HEDGE_AFTER {
+                self.now += HEDGE_AFTER;
+                more = HOLDERS_ASKED.saturating_sub(answered).max(1);
+                continue;
+            }
+            self.now = at;
+            match answers.pop_first().expect("the first").1.1 {
+                Some(knows) => {
+                    answered += 1;
+                    has |= knows;
+                    more = usize::from(answered >= HOLDERS_ASKED && !has);
+                }
+                None => more = 1,
+            }
+        }
+        has
+    }
+
+    /// When the record was found and its provider had answered; `None` when not in time.
+    fn find(&mut self, from: &Member, record: &Record) -> Option<Duration> {
+        let way = self.way(from, record.place)?;
+        let mut found = self.fetch(&way.holders, record);
+        if !found {
+            let mut lists = Answers::new();
+            for holder in way.holders.iter().take(HOLDERS_ASKED) {
+                self.ask(&mut lists, holder, |ring| ring.successors().to_vec());
+                let (&(at, _), (_, list)) = lists.first_key_value().expect("asked");
+                self.now = at;
+                if let Some(list) = list {
+                    let mut further = way.holders_with(holder, list);
+                    further.retain(|holder| !way.holders.contains(holder));
+                    found = self.fetch(&further, record);
+                    break;
+                }
+                lists.clear();
+            }
+        }
+        // The provider is asked whether it lives.
+        self.now += Duration::from_millis(self.random.random_range(10..100));
+        (found && self.now <= LOCATE_WITHIN).then_some(self.now)
+    }
+}
+
+/// What came of `LOOKUPS` lookups.
+struct Outcome {
+    /// When each that succeeded in time did, in order.
+    times: Vec<Duration>,
+    /// Requests of each to find the way and the record, those to dead members among them.
+    requests: f64,
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let found = self.times.len();
+        let share = 100.0 * found as f64 / LOOKUPS as f64;
+        let at = |share: f64| self.times[((found - 1) as f64 * share) as usize];
+        write!(
+            f,
+            "{found} of {LOOKUPS} lookups succeed within {LOCATE_WITHIN:?} ({share:.2} %): half in \
+             {:.2?}, 99 % in {:.2?}, all in {:.2?}; {:.2} requests each",
+            at(0.5),
+            at(0.99),
+            at(1.0),
+            self.requests
+        )
+    }
+}
+
+fn find(field: &Field, records: &[Record], random: &mut StdRng) -> Outcome {
+    let (mut times, mut requests) = (Vec::new(), 0);
+    for at in 0..LOOKUPS {
+        let from = field.anyone(random);
+        let mut timed = Timed {
+            field,
+            random,
+            timing: Timing::default(),
+            now: Duration::ZERO,
+            requests: 0,
+        };
+        times.extend(timed.find(&from, &records[at % records.len()]));
+        requests += timed.requests;
+    }
+    times.sort();
+    Outcome {
+        times,
+        requests: requests as f64 / LOOKUPS as f64,
+    }
 }
 
 fn is_ideal(field: &Field) -> bool {
@@ -173,14 +326,18 @@ fn a_ring_that_loses_a_third_of_its_members_at_once_repairs_itself() {
     let records: Vec<_> = (0..RECORDS)
         .map(|_| {
             let place = Id::from_bytes(random.random());
-            let first = responsible(&field.members, &place).id;
-            let at = field.members.iter().position(|member| member.id == first);
-            let at = at.expect("a member");
-            let holder = |steps: usize| field.members[(at + steps) % MEMBERS].id;
-            Record {
-                place,
-                holders: (0..=REPLICAS).map(holder).collect(),
-            }
+            // As its publisher finds them.
+            let way = field.look_up(&field.anyone(&mut random), place);
+            let first = &way.holders[0];
+            assert_eq!(first, responsible(&field.members, &place));
+            let holders = way.holders_with(first, field.rings[&first.id].successors());
+            assert_eq!(
+                holders.len(),
+                1 + REPLICAS,
+                "the responsible member and r after it"
+            );
+            let holders = holders.iter().map(|holder| holder.id).collect();
+            Record { place, holders }
         })
         .collect();
     field.members.shuffle(&mut random);
@@ -205,11 +362,7 @@ fn a_ring_that_loses_a_third_of_its_members_at_once_repairs_itself() {
         "seed {seed}: {DEAD} of {MEMBERS} die; r = {REPLICAS}: {alone} members without a live \
          successor, {lost} of {RECORDS} records without a live holder"
     );
-    let (found, steps) = find(&field, &records, &mut random);
-    println!(
-        "before repair {found} of {LOOKUPS} lookups succeed ({:.2} %), in {steps:.2} requests",
-        100.0 * found as f64 / LOOKUPS as f64
-    );
+    println!("before repair, {}", find(&field, &records, &mut random));
     assert_eq!(alone, 0, "seed {seed}: beyond the assumption");
 
     let mut clock = Clock {
@@ -236,10 +389,7 @@ fn a_ring_that_loses_a_third_of_its_members_at_once_repairs_itself() {
     let ideal_after = ideal_after.unwrap_or_else(|| {
         panic!("seed {seed}: not ideal after {FOUND_AGAIN_WITHIN:?}");
     });
-    let (found, steps) = find(&field, &records, &mut clock.random);
-    println!(
-        "the ring is ideal again after {ideal_after:.1?}; then {found} of {LOOKUPS} lookups \
-         succeed, in {steps:.2} requests"
-    );
-    assert_eq!(found, LOOKUPS, "seed {seed}");
+    let outcome = find(&field, &records, &mut clock.random);
+    println!("the ring is ideal again after {ideal_after:.1?}; then, {outcome}");
+    assert_eq!(outcome.times.len(), LOOKUPS, "seed {seed}");
 }

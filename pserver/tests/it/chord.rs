@@ -4,10 +4,14 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::Code;
 use vecino_grpc::v1::{self, chord_client::ChordClient};
 use vecino_rest::{
-    Name,
+    Digest, Kind, Name,
     body::{LocateQuery, Located, Variant},
     overlay::{ChordView, OverlayView, Overlays},
     route,
@@ -163,6 +167,46 @@ async fn a_ring_shows_itself_and_can_be_brought_in_order() {
         }
         assert!(view.fingers.iter().all(|finger| finger.node.is_some()));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_cannot_look_up_by_digest_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = plan(&dir, "peer", &[], &[]).start().await;
+    eventually("a ring of its own", async || view(&peer).await.joined).await;
+    let body = format!(r#"{{"digest":"{}"}}"#, Digest::of(b"x".as_slice()));
+    let asked = Request::json(route::NEIGHBOUR_LOCATE, body);
+    assert_eq!(peer.send(&asked).await.kind(), Kind::NotSupported);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_whose_client_hangs_up_does_not_stop_the_ring() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = plan(&dir, "first", &[], &[]).start().await;
+    let mut others = Vec::new();
+    for label in ["second", "third"] {
+        others.push(plan(&dir, label, &[first.overlay()], &[]).spawn().await);
+    }
+    are_the_ring(&[&first, &others[0], &others[1]]).await;
+    let successor = view(&first).await.successors[0].url.clone();
+    let at = others.iter().position(|other| other.url() == successor);
+    let silent = others.remove(at.unwrap());
+    silent.pause();
+    // Until the successor counts as dead, whoever stabilises waits for it.
+    for _ in 0..5 {
+        let mut client = TcpStream::connect(first.addr).await.unwrap();
+        rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+        let request = format!(
+            "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-length: 0\r\n\r\n",
+            route::REPAIR,
+            first.addr
+        );
+        client.write_all(request.as_bytes()).await.unwrap();
+        let answer = client.read_u8();
+        let _ = tokio::time::timeout(Duration::from_millis(150), answer).await;
+    }
+    silent.kill();
+    are_the_ring(&[&first, &others[0]]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rand::seq::SliceRandom;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 use vecino_grpc::v1;
 use vecino_rest::{
     Name, PeerId,
@@ -22,7 +22,7 @@ use super::{
     member::Member,
     node::Node,
     records::Provided,
-    timing::{HOLDERS_ASKED, MAX_PROVIDERS, MAX_VARIANTS, PROVIDERS_CHECKED, REPLICAS},
+    timing::{HEDGE_AFTER, HOLDERS_ASKED, MAX_PROVIDERS, MAX_VARIANTS, PROVIDERS_CHECKED},
     wire,
 };
 use crate::locate::LocateError;
@@ -39,12 +39,17 @@ impl Node {
             .find(Id::of_name(name))
             .await
             .ok_or(LocateError::Unavailable)?;
-        let holders = found.holders.into_iter().take(1 + REPLICAS);
-        let provided = self
-            .ask_holders(name, holders.collect())
-            .await
-            .ok_or(LocateError::Unavailable)?;
+        let mut provided = self.ask_holders(name, found.holders.clone()).await;
+        if provided.as_ref().is_none_or(Vec::is_empty) {
+            // The last of the r + 1 is on the responsible member's own list only.
+            let mut further = self.holders(&found).await;
+            further.retain(|holder| !found.holders.contains(holder));
+            if !further.is_empty() {
+                provided = self.ask_holders(name, further).await.or(provided);
+            }
+        }
         let provided = provided
+            .ok_or(LocateError::Unavailable)?
             .into_iter()
             .filter(|one| is_wanted(one, query.provider.as_deref()))
             .collect();
@@ -52,7 +57,8 @@ impl Node {
     }
 
     /// What holders know of `name`: of the first `HOLDERS_ASKED` that answer, or of all when
-    /// those know nothing. `None` when nobody answers.
+    /// those know nothing. One that is slow is waited for while others are asked as well. `None`
+    /// when nobody answers.
     async fn ask_holders(
         self: &Arc<Self>,
         name: &Name,
@@ -64,34 +70,43 @@ impl Node {
             .partition(|holder| self.calls.was_silent(&holder.contact.peer));
         let mut waiting = speaking.into_iter().chain(silent);
         let mut asking = JoinSet::new();
-        let ask = |asking: &mut JoinSet<_>, holder: Option<Member>| {
-            if let Some(holder) = holder {
+        let mut ask = |asking: &mut JoinSet<_>, count: usize| {
+            for holder in waiting.by_ref().take(count) {
                 let (node, name) = (self.clone(), name.clone());
                 asking.spawn(async move { node.ask_holder(&holder, &name).await });
             }
         };
-        for _ in 0..HOLDERS_ASKED {
-            ask(&mut asking, waiting.next());
-        }
+        ask(&mut asking, HOLDERS_ASKED);
         let (mut answered, mut merged) = (0, BTreeMap::new());
-        while let Some(answer) = asking.join_next().await {
+        // Nobody is said to hold it only when no holder knows better.
+        while answered < HOLDERS_ASKED || merged.is_empty() {
+            let answer = loop {
+                tokio::select! {
+                    answer = asking.join_next() => break answer,
+                    () = sleep(HEDGE_AFTER) => {
+                        ask(&mut asking, HOLDERS_ASKED.saturating_sub(answered).max(1));
+                    }
+                }
+            };
             match answer {
-                Ok(Some(provided)) => {
+                Some(Ok(Some(provided))) => {
                     answered += 1;
                     for one in provided {
                         let key = (one.record.digest, one.provider.peer);
                         let (told, _) = merged.entry(key).or_insert((0_usize, one));
                         *told += 1;
                     }
-                    // Nobody is said to hold it only when no holder knows better.
                     if answered >= HOLDERS_ASKED && merged.is_empty() {
-                        ask(&mut asking, waiting.next());
+                        ask(&mut asking, 1);
                     }
                 }
                 // Another takes its place.
-                _ => ask(&mut asking, waiting.next()),
+                Some(_) => ask(&mut asking, 1),
+                None => break,
             }
         }
+        // Those that are late are still found out to be silent, for the lookups that come.
+        asking.detach_all();
         let mut merged: Vec<_> = merged.into_values().collect();
         // What several holders agree on goes first.
         merged.sort_by_key(|(told, _)| std::cmp::Reverse(*told));

@@ -1,14 +1,17 @@
 //! The strategy `chord`: a ring of peers, without a centre. `PROTOCOL.md` has the protocol.
 //!
 //! `id`, `member`, `fingers`, `state`, `lookup` and `records` are pure: no I/O, time and
-//! randomness come in. `node`, `calls`, `service`, `publish` and `locate` carry them over gRPC.
+//! randomness come in. `node`, `membership`, `errand`, `calls`, `service`, `publish` and `locate`
+//! carry them over gRPC.
 
 mod calls;
+mod errand;
 pub mod fingers;
 pub mod id;
 mod locate;
 pub mod lookup;
 pub mod member;
+mod membership;
 mod node;
 mod publish;
 pub mod records;
@@ -20,7 +23,7 @@ mod wire;
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::{sync::Mutex, task::JoinSet, time::timeout};
 use tonic::service::RoutesBuilder;
 use vecino_rest::{
     body::{LocateQuery, SearchPage, SearchQuery, Variant},
@@ -28,8 +31,14 @@ use vecino_rest::{
 };
 
 use self::{
-    fingers::Fingers, id::Id, member::Member, node::Node, publish::Publisher, secret::Secret,
-    service::Service, timing::Timing,
+    fingers::Fingers,
+    id::Id,
+    member::Member,
+    node::Node,
+    publish::Publisher,
+    secret::Secret,
+    service::Service,
+    timing::{REPAIR_WITHIN, Timing},
 };
 use super::{LocateError, Lookup, Strategy, StrategyKind, overlay::Context};
 
@@ -37,6 +46,8 @@ use super::{LocateError, Lookup, Strategy, StrategyKind, overlay::Context};
 #[derive(Debug)]
 pub struct Chord {
     node: Arc<Node>,
+    /// One repair at a time.
+    repairing: Arc<Mutex<()>>,
 }
 
 impl Chord {
@@ -58,7 +69,10 @@ impl Chord {
         let node = Arc::new(Node::new(context.clone(), timing, secret));
         tasks.spawn(node.clone().keep_place());
         tasks.spawn(Publisher::new(node.clone()).run());
-        Arc::new(Self { node })
+        Arc::new(Self {
+            node,
+            repairing: Arc::default(),
+        })
     }
 }
 
@@ -90,22 +104,41 @@ impl Strategy for Chord {
 
     fn repair(&self) -> Lookup<'_, ()> {
         Box::pin(async {
-            self.node.stabilize().await;
-            self.node.compare().await;
-            // A pass that is under way is ended first, then comes a whole one.
-            for _ in 0..2 {
-                for _ in 0..Id::BITS {
-                    if !self.node.fix_finger().await {
-                        break;
-                    }
+            let turn = self.repairing.clone().lock_owned().await;
+            let node = self.node.clone();
+            let mut stopping = node.context.stopping.clone();
+            // A task of its own: a client that hangs up leaves nothing half done.
+            let repair = tokio::spawn(async move {
+                let _turn = turn;
+                tokio::select! {
+                    // An error means that the server is gone, which is the same.
+                    _ = stopping.wait_for(|&stopping| stopping) => false,
+                    repaired = timeout(REPAIR_WITHIN, repair(&node)) => repaired.is_ok(),
                 }
+            });
+            match repair.await {
+                Ok(true) => Ok(()),
+                _ => Err(LocateError::Unavailable),
             }
-            Ok(())
         })
     }
 
     fn serve(&self, routes: &mut RoutesBuilder) {
         routes.add_service(Service::server(self.node.clone()));
+    }
+}
+
+/// Stabilises, compares the ring with that of others, and looks up every finger.
+async fn repair(node: &Arc<Node>) {
+    node.stabilize().await;
+    node.compare().await;
+    // A pass that is under way is ended first, then comes a whole one.
+    for _ in 0..2 {
+        for _ in 0..Id::BITS {
+            if !node.fix_finger().await {
+                break;
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     sync::broadcast::error::{RecvError, TryRecvError},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use vecino_grpc::v1;
@@ -23,7 +23,7 @@ use super::{
     member::Member,
     node::Node,
     records::Provided,
-    timing::{MAX_HOLDERS, RECORDS_A_MESSAGE, REPLICAS, SENDS_AT_A_TIME, Timing},
+    timing::{MAX_HOLDERS, RECORDS_A_MESSAGE, REFUSED_AGAIN_AFTER, SENDS_AT_A_TIME, Timing},
     wire,
 };
 use crate::content::catalogue::{Change, Record};
@@ -72,6 +72,19 @@ pub(super) struct Publisher {
     holders: HashMap<PeerId, Member>,
     /// Whether a holder was silent since everything was published last.
     is_incomplete: bool,
+    /// Whether most holders of a record refused it since then.
+    is_refused: bool,
+}
+
+/// What became of records at one holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// It keeps them.
+    Taken,
+    /// It has no room for some.
+    Refused,
+    /// It did not answer, or not as it should.
+    Failed,
 }
 
 impl Publisher {
@@ -80,6 +93,7 @@ impl Publisher {
             node,
             holders: HashMap::new(),
             is_incomplete: false,
+            is_refused: false,
         }
     }
 
@@ -159,6 +173,9 @@ impl Publisher {
             if std::mem::take(&mut self.is_incomplete) {
                 whole = whole.min(Instant::now() + node.timing.silent);
             }
+            if std::mem::take(&mut self.is_refused) {
+                whole = whole.min(Instant::now() + REFUSED_AGAIN_AFTER);
+            }
         }
     }
 
@@ -183,7 +200,7 @@ impl Publisher {
                 }
                 !is_here
             });
-            let holders = found.holders.into_iter().take(1 + REPLICAS).collect();
+            let holders = self.node.holders(&found).await;
             if !self.send(holders, &here).await {
                 failed.extend(here.into_iter().filter_map(|(key, task)| match task {
                     Task::Withdraw(_, tries) if tries + 1 >= WITHDRAW_TRIES => None,
@@ -196,6 +213,7 @@ impl Publisher {
     }
 
     /// Sends `tasks` to every holder; whether half of them took it, and the others are silent.
+    /// Who refuses a record has no room now: it is asked again later, not at once.
     async fn send(&mut self, holders: Vec<Member>, tasks: &Tasks) -> bool {
         let (mut store, mut withdraw) = (Vec::new(), Vec::new());
         for task in tasks.values() {
@@ -206,16 +224,16 @@ impl Publisher {
         }
         let (store, withdraw) = (Arc::new(store), Arc::new(withdraw));
         let everyone = holders.clone();
-        let (count, mut took) = (holders.len(), 0);
+        let (count, mut took, mut refused) = (holders.len(), 0, 0);
+        let mut counted = |sent: Option<Result<Sent, JoinError>>| match sent {
+            Some(Ok(Sent::Taken)) => took += 1,
+            Some(Ok(Sent::Refused)) => refused += 1,
+            _ => {}
+        };
         let mut sending = JoinSet::new();
         for holder in holders {
             if sending.len() >= SENDS_AT_A_TIME {
-                took += usize::from(
-                    sending
-                        .join_next()
-                        .await
-                        .is_some_and(|sent| sent.unwrap_or(false)),
-                );
+                counted(sending.join_next().await);
             }
             if holder.id != self.node.me.id && self.holders.len() < MAX_HOLDERS {
                 self.holders.insert(holder.contact.peer, holder.clone());
@@ -224,11 +242,13 @@ impl Publisher {
             sending.spawn(async move { node.send_to(&holder, &store, &withdraw).await });
         }
         while let Some(sent) = sending.join_next().await {
-            took += usize::from(sent.unwrap_or(false));
+            counted(Some(sent));
         }
         let silent = |holder: &&Member| self.node.calls.was_silent(&holder.contact.peer);
-        self.is_incomplete |= took < count;
-        2 * took >= count && took + everyone.iter().filter(silent).count() >= count
+        self.is_incomplete |= took + refused < count;
+        self.is_refused |= refused > 0 && 2 * took < count;
+        2 * (took + refused) >= count
+            && took + refused + everyone.iter().filter(silent).count() >= count
     }
 
     async fn withdraw_all(&mut self) {
@@ -267,8 +287,9 @@ fn task(change: Change) -> Task {
 }
 
 impl Node {
-    /// Sends records to one holder, which may be this peer itself; whether all of it arrived.
-    async fn send_to(&self, holder: &Member, store: &[Record], withdraw: &[Record]) -> bool {
+    /// Sends records to one holder, which may be this peer itself.
+    async fn send_to(&self, holder: &Member, store: &[Record], withdraw: &[Record]) -> Sent {
+        let mut outcome = Sent::Taken;
         if holder.id == self.me.id {
             let expires = self.now() + self.timing.life;
             let provided = store.iter().map(|record| Provided {
@@ -278,11 +299,13 @@ impl Node {
             });
             let provided = provided.collect();
             let mut records = self.records();
-            records.keep(provided, true);
+            if records.keep(provided, true).refused > 0 {
+                outcome = Sent::Refused;
+            }
             for record in withdraw {
                 records.withdraw(&self.me.contact.peer, &record.name, &record.digest);
             }
-            return true;
+            return outcome;
         }
         for chunk in store.chunks(RECORDS_A_MESSAGE) {
             let request = v1::ChordStoreRequest {
@@ -305,9 +328,10 @@ impl Node {
                         answer.refused,
                         holder.contact.peer
                     );
+                    outcome = Sent::Refused;
                 }
                 Ok(_) => {}
-                Err(_) => return false,
+                Err(_) => return Sent::Failed,
             }
         }
         for chunk in withdraw.chunks(RECORDS_A_MESSAGE) {
@@ -320,10 +344,10 @@ impl Node {
                 })
                 .await;
             if answer.is_err() {
-                return false;
+                return Sent::Failed;
             }
         }
-        true
+        outcome
     }
 
     fn withdrawal(

@@ -2,7 +2,8 @@
 //!
 //! Pure: time comes in as the time since the start. Invariants: each bound of `timing` holds; a
 //! record is here once a name, digest and publisher; one that its publisher sent is never replaced
-//! by one that another member handed over. That a publisher is who it says is checked before
+//! by one that another member handed over, and finds a place under its name while there are such.
+//! That a publisher is who it says is checked before
 //! (`service`).
 
 use std::{
@@ -16,7 +17,7 @@ use vecino_rest::{Digest, Name, PeerId};
 
 use super::{
     id::Id,
-    timing::{RECORDS_A_NAME, RECORDS_A_PUBLISHER, RECORDS_IN_TOTAL},
+    timing::{RECORDS_A_NAME, RECORDS_A_NAME_AND_PUBLISHER, RECORDS_A_PUBLISHER, RECORDS_IN_TOTAL},
 };
 use crate::{content::catalogue::Record, locate::overlay::Contact};
 
@@ -94,8 +95,26 @@ impl Records {
             }
             return true;
         }
+        let is_own = |kept: &Kept| kept.provided.provider.peer == peer;
+        let own = kept.iter().filter(|kept| is_own(kept)).count();
+        let has_many = own >= RECORDS_A_NAME_AND_PUBLISHER;
+        if first_hand && (has_many || kept.len() >= RECORDS_A_NAME) {
+            // Hearsay gives way: of this publisher when it has many already, else of anybody.
+            let hearsay = kept.iter().enumerate();
+            let gone = hearsay
+                .filter(|(_, one)| !one.first_hand && (!has_many || is_own(one)))
+                .min_by_key(|(_, one)| one.provided.expires)
+                .map(|(at, _)| at);
+            if let Some(at) = gone {
+                let gone = kept.swap_remove(at).provided.provider.peer;
+                release(&mut self.publishers, &gone);
+                self.total -= 1;
+            }
+        }
+        let own = kept.iter().filter(|kept| is_own(kept)).count();
         let of_publisher = self.publishers.entry(peer).or_default();
-        let has_room = kept.len() < RECORDS_A_NAME
+        let has_room = own < RECORDS_A_NAME_AND_PUBLISHER
+            && kept.len() < RECORDS_A_NAME
             && *of_publisher < RECORDS_A_PUBLISHER
             && self.total < RECORDS_IN_TOTAL;
         if has_room {
@@ -150,13 +169,7 @@ impl Records {
                 let gone = is_gone(&kept.provided);
                 if gone {
                     self.total -= 1;
-                    let peer = kept.provided.provider.peer;
-                    if let Some(count) = self.publishers.get_mut(&peer) {
-                        *count -= 1;
-                        if *count == 0 {
-                            self.publishers.remove(&peer);
-                        }
-                    }
+                    release(&mut self.publishers, &kept.provided.provider.peer);
                 }
                 !gone
             });
@@ -206,6 +219,16 @@ impl Records {
             }
         }
         (page, None)
+    }
+}
+
+/// One record of `peer` is gone.
+fn release(publishers: &mut HashMap<PeerId, usize>, peer: &PeerId) {
+    if let Some(count) = publishers.get_mut(peer) {
+        *count -= 1;
+        if *count == 0 {
+            publishers.remove(peer);
+        }
     }
 }
 
@@ -275,11 +298,55 @@ mod tests {
     }
 
     #[test]
+    fn one_publisher_has_few_places_under_a_name() {
+        let mut records = Records::default();
+        let of =
+            |peer, count: u64| (0..count).map(move |n| provided("a", peer, &n.to_string(), 10));
+        let taken = records.keep(of(1, 100).collect(), true);
+        let few = RECORDS_A_NAME_AND_PUBLISHER;
+        assert_eq!((taken.kept, taken.refused), (few, 100 - few));
+        assert_eq!(records.keep(of(2, 1).collect(), true).kept, 1);
+        // Of the names of one publisher, another is another matter.
+        assert_eq!(records.keep(vec![provided("b", 1, "x", 10)], true).kept, 1);
+        assert_eq!(records.len(), few + 2);
+    }
+
+    #[test]
+    fn what_comes_first_hand_finds_a_place_among_what_was_handed_over() {
+        let mut records = Records::default();
+        let handed = (0..=u8::MAX).map(|peer| provided("a", peer, "handed", 10 + u64::from(peer)));
+        assert_eq!(records.keep(handed.collect(), false).kept, RECORDS_A_NAME);
+        let name = Name::parse("a").expect("valid");
+        assert_eq!(
+            records.keep(vec![provided("a", 200, "own", 10)], true).kept,
+            1
+        );
+        let found = records.find(&name, NOW);
+        assert_eq!(found.len(), RECORDS_A_NAME);
+        let has = |peer| {
+            found
+                .iter()
+                .any(|one| one.provider.peer == PeerId::from_bytes([peer; 16]))
+        };
+        assert!(
+            has(200) && !has(0) && has(1),
+            "that which is over first gives way"
+        );
+        let late = records.keep(vec![provided("a", 201, "handed", 10)], false);
+        assert_eq!(late.refused, 1);
+        // Of the same publisher too.
+        let of_one = |n: u64| provided("b", 7, &n.to_string(), 10);
+        records.keep((0..9).map(of_one).collect(), false);
+        assert_eq!(records.keep((10..14).map(of_one).collect(), true).kept, 4);
+        assert_eq!(records.keep(vec![of_one(20)], true).refused, 1);
+        records.sweep(Duration::from_secs(1000));
+        assert!(records.is_empty() && records.publishers.is_empty());
+    }
+
+    #[test]
     fn a_name_has_a_bounded_number_of_records() {
         let mut records = Records::default();
-        let many = (0..100)
-            .map(|n| provided("a", 1, &n.to_string(), 10))
-            .collect();
+        let many = (0..100).map(|peer| provided("a", peer, "x", 10)).collect();
         let taken = records.keep(many, true);
         assert_eq!(
             (taken.kept, taken.refused),

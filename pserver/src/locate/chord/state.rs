@@ -344,6 +344,18 @@ impl Ring {
         }
     }
 
+    /// A call with `purpose` was given up before anything came of it. Nothing is known of who was
+    /// asked; what waited for the answer waits no more.
+    pub fn abandoned(&mut self, purpose: &Purpose) {
+        match purpose {
+            Purpose::FromSuccessor | Purpose::FromPredecessor => self.stabilizing = false,
+            Purpose::Candidate(candidate) | Purpose::Predecessor { candidate, .. } => {
+                self.vetted.retain(|id| *id != candidate.id);
+            }
+            Purpose::Notified | Purpose::Leaving(_) => {}
+        }
+    }
+
     fn successor_answered(&mut self, to: &Member, answer: Option<Response>) -> Vec<Call> {
         match answer {
             Some(Response::Neighbours {
@@ -549,6 +561,23 @@ mod tests {
         let calls = ring.answered(&all[3], Purpose::FromPredecessor, None);
         assert_eq!(ring.successors()[0], all[4]);
         assert_eq!(calls[0].request, Request::Notify(all[2].clone()));
+    }
+
+    #[test]
+    fn what_was_given_up_holds_nothing_up() {
+        let all = members(5);
+        let mut ring = ring(&all);
+        for purpose in [Purpose::FromSuccessor, Purpose::FromPredecessor] {
+            assert_eq!(ring.stabilize().len(), 1);
+            assert!(ring.stabilize().is_empty(), "one at a time");
+            ring.abandoned(&purpose);
+            assert_eq!(ring.successors(), &all[3..], "nobody counts as dead");
+        }
+        let notify = || Request::Notify(all[0].clone());
+        let (_, calls) = ring.handle(notify()).expect("a member");
+        assert!(ring.handle(notify()).expect("a member").1.is_empty());
+        ring.abandoned(&calls[0].purpose);
+        assert_eq!(ring.handle(notify()).expect("a member").1.len(), 1);
     }
 
     #[test]

@@ -11,6 +11,11 @@ pub const MAX_LIST: usize = 64;
 pub const CLOSER: usize = 4;
 /// Most requests of one lookup.
 pub const MAX_STEPS: usize = 64;
+/// Members that one lookup waits for at a time, each but the first asked because those before it
+/// were slow to answer.
+pub const ASKED_AT_A_TIME: usize = 6;
+/// How long one that was asked may be silent before another is asked as well.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(250);
 /// Members that may be under examination as predecessors at a time.
 pub const MAX_VETTED: usize = 16;
 /// Holders of a record that a lookup asks at first, and must hear of if there are as many.
@@ -19,12 +24,20 @@ pub const HOLDERS_ASKED: usize = 3;
 pub const RECORDS_A_MESSAGE: usize = 256;
 /// Records under one name that a member keeps; more are refused.
 pub const RECORDS_A_NAME: usize = 64;
+/// Of these, records of one publisher: it shares one content under a name, for a moment two.
+pub const RECORDS_A_NAME_AND_PUBLISHER: usize = 4;
 /// Records that a member keeps of one publisher; more are refused.
 pub const RECORDS_A_PUBLISHER: usize = 100_000;
 /// Records that a member keeps in total; more are refused.
 pub const RECORDS_IN_TOTAL: usize = 500_000;
 /// Pages of records that a new member takes over from its successor.
 pub const TAKE_OVER_PAGES: usize = RECORDS_IN_TOTAL / RECORDS_A_MESSAGE;
+/// How long that may take; what is missing then, its publishers bring.
+pub const TAKE_OVER_WITHIN: Duration = Duration::from_secs(30);
+/// How long bringing the ring in order on request may take.
+pub const REPAIR_WITHIN: Duration = Duration::from_secs(60);
+/// Records that holders refused are sent again after so long, with everything else.
+pub const REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// Variants that a lookup answers with, and providers of each.
 pub const MAX_VARIANTS: usize = 32;
 /// See [`MAX_VARIANTS`].
@@ -59,7 +72,7 @@ pub struct Timing {
     pub silent: Duration,
     /// How long a provider that answered counts as alive.
     pub alive: Duration,
-    /// How long a whole lookup may take.
+    /// How long finding the member responsible for a place may take.
     pub lookup: Duration,
     /// How long a record lives after it was published.
     pub life: Duration,
@@ -87,7 +100,7 @@ impl Default for Timing {
             answer: Duration::from_secs(1),
             silent: Duration::from_secs(5),
             alive: Duration::from_secs(2),
-            lookup: Duration::from_secs(8),
+            lookup: Duration::from_secs(3),
             life: Duration::from_secs(300),
             republish: Duration::from_secs(90),
             settle: Duration::from_secs(5),

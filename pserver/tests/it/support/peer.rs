@@ -194,6 +194,12 @@ impl Process {
         self.overlay.expect("it has an overlay")
     }
 
+    /// From now on it says nothing, but its connections stay.
+    pub(crate) fn pause(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("is stopped");
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("is killed");

@@ -4,17 +4,21 @@
 //! Overlay peers speak gRPC to each other on `OVERLAY_PORT`. Their addresses come from outside
 //! and are hostile: [`Channels`] gives none that a provider might not have either.
 
+mod connections;
+
 use std::{net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
 use moka::sync::Cache;
 use tokio::{sync::watch, task::JoinSet};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     service::RoutesBuilder,
     transport::{Channel, Endpoint, Server},
 };
 use vecino_rest::{PeerId, PeerKey, PeerUrl};
 
+use self::connections::Bounds;
+pub(in crate::locate) use self::connections::origin;
+pub use self::connections::{FIRST_BYTES_WITHIN, MAX_FROM_AN_ADDRESS};
 use super::{
     Strategy, StrategyKind,
     chord::Chord,
@@ -141,9 +145,9 @@ pub fn serve<'a>(
     for strategy in strategies {
         strategy.serve(&mut routes);
     }
-    let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener)?);
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let incoming = connections::accept(listener, Bounds::of_process());
     let server = Server::builder()
-        .tcp_nodelay(true)
         .concurrency_limit_per_connection(MAX_CONCURRENT)
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(PING_AFTER))

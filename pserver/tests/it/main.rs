@@ -21,6 +21,7 @@ mod hostile;
 mod inside;
 mod lists;
 mod network;
+mod overlay_port;
 mod restart;
 mod semantics;
 mod sizes;

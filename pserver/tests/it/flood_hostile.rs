@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pserver::locate::flood::limits::{MAX_ACCEPTED, MAX_ELSEWHERE, MAX_FRAME};
+use pserver::locate::flood::limits::{Limits, MAX_ACCEPTED, MAX_ELSEWHERE, MAX_FRAME};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -416,6 +416,66 @@ async fn a_link_that_floods_us_is_cut_and_stays_out_while_others_are_served() {
             break;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_floods_us_over_link_after_link_is_heard_at_the_rate_of_one() {
+    /// Questions over each link: more than it may send at once, but not so many that it is cut.
+    const QUESTIONS: u32 = 850;
+    let home = home();
+    let peer = peer(&home).await;
+    let limits = Limits::default();
+    let began = Instant::now();
+    let (mut links, mut sent) = (0_u32, 0_u32);
+    let mut known = hello(1);
+    loop {
+        let (mut stranger, first) = call(&peer, known).await;
+        match first {
+            Some(Frame::Hello(_)) => links += 1,
+            Some(Frame::Refusal(refusal)) if refusal.reason() == Reason::Full => break,
+            other => panic!("after {links} links: {other:?}"),
+        }
+        assert!(links < 200, "links are made at any rate");
+        for _ in 0..QUESTIONS {
+            let mut id = vec![0; 16];
+            id[..4].copy_from_slice(&sent.to_be_bytes());
+            sent += 1;
+            let question = v1::GossipQuestion {
+                id: id.into(),
+                hops: 1,
+                budget: 1,
+                patience_ms: 100,
+                subject: Some(Subject::Name("a.txt".to_owned())),
+            };
+            stranger.send(Frame::Question(question)).await;
+        }
+        // All of it was heard when this is answered.
+        stranger.send(Frame::Ping(7)).await;
+        while stranger.next().await.expect("it is not cut") != Frame::Pong(7) {}
+        // Comes back once as the same peer, then as one that nobody knows.
+        known = if links == 1 {
+            v1::GossipHello {
+                link_token: stranger.token.clone().into(),
+                ..hello(1)
+            }
+        } else {
+            stranger.send(Frame::Goodbye(v1::GossipGoodbye {})).await;
+            while stranger.next().await.is_some() {}
+            hello(1 + links as u8)
+        };
+    }
+    let heard = limits.questions_at_once
+        + limits.questions_a_second * (began.elapsed().as_secs_f64() + 1.0);
+    let Overlays { overlays } = peer.get(route::OVERLAY).await.json();
+    let OverlayView::Flood(view) = &overlays[0] else {
+        panic!("another overlay");
+    };
+    assert!(f64::from(sent) > 4.0 * heard, "too few to mean anything");
+    assert!(
+        (view.seen as f64) <= heard,
+        "{} of {sent} over {links} links were taken up",
+        view.seen
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

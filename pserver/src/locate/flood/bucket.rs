@@ -38,6 +38,20 @@ impl Bucket {
         there
     }
 
+    /// Has no more tokens than `other`.
+    pub(super) fn lower_to(&mut self, other: &Self, now: Instant) {
+        let mut other = other.clone();
+        other.refill(now);
+        self.refill(now);
+        self.tokens = self.tokens.min(other.tokens);
+    }
+
+    /// Whether nothing was taken that has not come again.
+    pub(super) fn is_full(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.tokens >= self.at_once
+    }
+
     /// Takes a token, and says how long to wait for it.
     pub(super) fn wait(&mut self, now: Instant) -> Duration {
         self.refill(now);

@@ -13,12 +13,12 @@ use std::{
 
 use super::{
     ask::{Ask, Asked, Next},
-    bucket::Bucket,
     limits::{
         BUSY_WAIT, FILES_PER_ANSWER, Limits, MAX_ASKS, MAX_BUDGET, MAX_HOP_WAIT, MAX_HOPS,
         PAGE_FILES,
     },
     message::{Answer, File, Held, Holder, Message, Question, QuestionId, Subject},
+    meter::{Heard, Meter, Origin, Resting},
 };
 
 /// A link, for as long as it is up; never used again for another.
@@ -49,11 +49,31 @@ pub enum Action {
 
 #[derive(Debug)]
 struct Link {
-    incoming: Bucket,
-    outgoing: Bucket,
-    /// Questions above its rate, and when the last of them came.
-    dropped: u32,
-    dropped_at: Instant,
+    meter: Meter,
+    origins: Vec<Origin>,
+}
+
+/// What this peer itself has for a question.
+#[derive(Debug, Clone)]
+pub struct OwnFiles {
+    /// Who it is.
+    pub holder: Holder,
+    /// Its files, at most [`PAGE_FILES`].
+    pub files: Vec<File>,
+    /// Whether there is a further page.
+    pub more: bool,
+}
+
+impl OwnFiles {
+    /// What `holdings` have.
+    pub fn of(holdings: &dyn Holdings, subject: &Subject) -> Self {
+        let (files, more) = holdings.matching(subject);
+        Self {
+            holder: holdings.holder().clone(),
+            files,
+            more,
+        }
+    }
 }
 
 /// Where a question came from.
@@ -95,6 +115,7 @@ fn shares(links: Vec<LinkId>, files: u32) -> Vec<Waiting> {
 pub struct Core {
     limits: Limits,
     links: BTreeMap<LinkId, Link>,
+    resting: Resting,
     /// Every question of the last `seen_for`; those that are over have nothing more in it.
     seen: HashMap<QuestionId, Option<Box<Active>>>,
     /// When each is forgotten, oldest first.
@@ -111,6 +132,7 @@ impl Core {
         Self {
             limits,
             links: BTreeMap::new(),
+            resting: Resting::default(),
             seen: HashMap::new(),
             forget: VecDeque::new(),
             due: BTreeSet::new(),
@@ -131,27 +153,19 @@ impl Core {
         due.into_iter().chain(forget).min()
     }
 
-    /// A link came up.
-    pub fn link_up(&mut self, link: LinkId, now: Instant) {
-        let (rate, burst) = (
-            self.limits.questions_a_second,
-            self.limits.questions_at_once,
-        );
-        let share = self.limits.sent_share;
-        let state = Link {
-            incoming: Bucket::new(rate, burst, now),
-            outgoing: Bucket::new(rate * share, burst * share, now),
-            dropped: 0,
-            dropped_at: now,
-        };
-        self.links.insert(link, state);
+    /// A link came up, of whom `origins` tell.
+    pub fn link_up(&mut self, link: LinkId, origins: Vec<Origin>, now: Instant) {
+        let meter = self.resting.take(&origins, &self.limits, now);
+        self.links.insert(link, Link { meter, origins });
     }
 
     /// A link went down: nothing comes from it any more.
     pub fn link_down(&mut self, link: LinkId, now: Instant, out: &mut Vec<Action>) {
-        if self.links.remove(&link).is_none() {
+        let Some(state) = self.links.remove(&link) else {
             return;
-        }
+        };
+        let life = self.limits.seen_for;
+        self.resting.put(&state.origins, &state.meter, now, life);
         let active: Vec<_> = self.due.iter().map(|(_, id)| *id).collect();
         for id in active {
             let Some(Some(state)) = self.seen.get_mut(&id) else {
@@ -182,7 +196,8 @@ impl Core {
         Some(ask)
     }
 
-    /// What came over `link`.
+    /// What came over `link`, with what this peer itself holds at hand. Whoever may not block reads
+    /// that between [`Self::admits`] and [`Self::take_up`].
     pub fn receive(
         &mut self,
         link: LinkId,
@@ -192,7 +207,12 @@ impl Core {
         out: &mut Vec<Action>,
     ) {
         match message {
-            Message::Question(question) => self.question(link, question, holdings, now, out),
+            Message::Question(question) => {
+                if self.admits(link, &question, now, out) {
+                    let own = OwnFiles::of(holdings, &question.subject);
+                    self.take_up(link, question, own, now, out);
+                }
+            }
             Message::Answer(answer) => self.answer(link, answer, now, out),
         }
     }
@@ -213,34 +233,54 @@ impl Core {
         }
     }
 
-    fn question(
+    /// Whether a question over `from` is to be taken up: it is within the link's rate, and was not
+    /// seen yet.
+    pub fn admits(
         &mut self,
         from: LinkId,
-        question: Question,
-        holdings: &dyn Holdings,
+        question: &Question,
         now: Instant,
         out: &mut Vec<Action>,
-    ) {
+    ) -> bool {
         let Some(link) = self.links.get_mut(&from) else {
-            return;
+            return false;
         };
-        if !link.incoming.take(now) {
-            let paused = now.saturating_duration_since(link.dropped_at) > self.limits.seen_for;
-            link.dropped = if paused { 1 } else { link.dropped + 1 };
-            link.dropped_at = now;
-            if link.dropped > self.limits.max_dropped {
+        match link.meter.hears(&question.subject, &self.limits, now) {
+            Heard::Yes => !self.is_known(from, question.id, out),
+            Heard::No => false,
+            Heard::TooMany => {
                 out.push(Action::Cut(from, "it asked too much"));
+                false
             }
-            return;
         }
-        let id = question.id;
-        if self.seen.contains_key(&id) || self.seen.len() >= self.limits.max_seen {
+    }
+
+    /// Answers a question that was seen, or for which there is no room.
+    fn is_known(&self, from: LinkId, id: QuestionId, out: &mut Vec<Action>) -> bool {
+        let known = self.seen.contains_key(&id) || self.seen.len() >= self.limits.max_seen;
+        if known {
             let done = Answer {
                 id,
                 held: None,
                 done: Some(0),
             };
             out.push(Action::Send(from, Message::Answer(done)));
+        }
+        known
+    }
+
+    /// A question over `from` that was admitted, with what this peer itself has for it.
+    pub fn take_up(
+        &mut self,
+        from: LinkId,
+        question: Question,
+        own: OwnFiles,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let id = question.id;
+        // It may have come over another link meanwhile.
+        if !self.links.contains_key(&from) || self.is_known(from, id, out) {
             return;
         }
         let question = Question {
@@ -248,7 +288,6 @@ impl Core {
             budget: question.budget.clamp(1, MAX_BUDGET),
             ..question
         };
-        let (files, more) = holdings.matching(&question.subject);
         let (forwarded, waiting, due) = self.forward(&question, Some(from), now);
         let done = waiting.is_empty().then_some(1);
         let files_left = question.subject.max_files();
@@ -266,7 +305,7 @@ impl Core {
         if done.is_some() {
             self.take(id);
         }
-        answer_own(from, id, holdings.holder(), files, more, done, out);
+        answer_own(from, id, own, done, out);
         out.extend(forwarded);
     }
 
@@ -304,7 +343,7 @@ impl Core {
         others.retain(|link| {
             self.links
                 .get_mut(link)
-                .is_some_and(|link| link.outgoing.take(now))
+                .is_some_and(|link| link.meter.may_send(&question.subject, now))
         });
         let count = others.len() as u32;
         let send = |(place, link): (usize, &LinkId)| {
@@ -486,15 +525,12 @@ impl Core {
 }
 
 /// What this peer itself answers: in as many messages as it takes, the last of which says `done`.
-fn answer_own(
-    to: LinkId,
-    id: QuestionId,
-    holder: &Holder,
-    mut files: Vec<File>,
-    more: bool,
-    done: Option<u32>,
-    out: &mut Vec<Action>,
-) {
+fn answer_own(to: LinkId, id: QuestionId, own: OwnFiles, done: Option<u32>, out: &mut Vec<Action>) {
+    let OwnFiles {
+        holder,
+        mut files,
+        more,
+    } = own;
     files.truncate(PAGE_FILES);
     let count = files.len().div_ceil(FILES_PER_ANSWER);
     if count == 0 && done.is_none() {

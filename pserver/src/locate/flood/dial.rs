@@ -147,7 +147,7 @@ async fn try_call(
         token,
         ours: true,
     };
-    match shared.install(kept, stream) {
+    match shared.install(kept, stream, None) {
         Ok(()) => {
             tokio::spawn(link::run(shared.clone(), ends.id, incoming, ends.over));
             Ok((peer, hello.elsewhere))

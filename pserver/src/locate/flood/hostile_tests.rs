@@ -31,7 +31,7 @@ impl Peer {
         let now = Instant::now();
         let mut core = Core::new(Limits::default());
         for link in [HOSTILE, OTHER, THIRD] {
-            core.link_up(link, now);
+            core.link_up(link, Vec::new(), now);
         }
         Self {
             core,
@@ -203,7 +203,7 @@ fn when_the_memory_of_questions_is_full_no_new_one_is_taken_up() {
         max_seen: 3,
         ..Limits::default()
     });
-    peer.core.link_up(HOSTILE, peer.now);
+    peer.core.link_up(HOSTILE, Vec::new(), peer.now);
     for number in 0..10 {
         let actions = peer.receive(HOSTILE, question(number, 5, 1000));
         assert_eq!(answers(&actions).len(), 1);

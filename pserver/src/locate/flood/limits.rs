@@ -14,6 +14,12 @@ pub const TARGET_LINKS: usize = 4;
 pub const GIVES_WAY_AFTER: Duration = Duration::from_secs(600);
 /// A link that was cut for what it sent does not come back for so long.
 pub const BARRED_FOR: Duration = Duration::from_secs(60);
+/// Links that one peer, or one address, may make at once ...
+pub const LINKS_AT_ONCE: f64 = 30.0;
+/// ... and a minute after that.
+pub const LINKS_A_MINUTE: f64 = 30.0;
+/// Peers and addresses whose use of links is remembered.
+pub const MAX_ORIGINS: usize = 4096;
 /// Links that were ended on purpose and are remembered, so that no seed brings them back.
 pub const MAX_ENDED: usize = 256;
 /// Addresses of other peers in a `hello` or `refusal`.
@@ -92,6 +98,11 @@ pub struct Limits {
     pub questions_a_second: f64,
     /// Questions that a link may send us at once.
     pub questions_at_once: f64,
+    /// Pages of everything a second that a link may ask us for: each is read from the catalogue,
+    /// and answered at length.
+    pub pages_a_second: f64,
+    /// Pages that a link may ask us for at once: those of one discovery.
+    pub pages_at_once: f64,
     /// We send a link at most this share of what it may send us, so that nobody of good will is
     /// ever above.
     pub sent_share: f64,
@@ -115,6 +126,8 @@ impl Default for Limits {
             max_seen: 256 * 1024,
             questions_a_second: 400.0,
             questions_at_once: 800.0,
+            pages_a_second: 2.0,
+            pages_at_once: 16.0,
             sent_share: 0.8,
             max_dropped: 1000,
             redial: (Duration::from_millis(500), Duration::from_secs(30)),

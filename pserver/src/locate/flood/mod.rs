@@ -21,6 +21,7 @@ mod keep;
 pub mod limits;
 mod link;
 pub mod message;
+mod meter;
 mod queue;
 mod service;
 #[cfg(test)]

@@ -35,12 +35,13 @@ impl Gossip for Service {
         &self,
         request: Request<Streaming<v1::GossipFrame>>,
     ) -> Result<Response<Self::LinkStream>, Status> {
+        let address = request.remote_addr().map(|address| address.ip());
         let mut incoming = request.into_inner();
         let first = timeout(HELLO_WITHIN, incoming.message())
             .await
             .map_err(|_| Status::deadline_exceeded("the first message is missing"))??;
         let accepted = match first.and_then(wire::parse) {
-            Some(Incoming::Hello(hello)) => self.0.accept(hello),
+            Some(Incoming::Hello(hello)) => self.0.accept(hello, address),
             _ => Err((Reason::BadHello, Vec::new())),
         };
         match accepted {

@@ -88,8 +88,8 @@ impl Simulation {
         let now = Instant::now();
         let mut cores: Vec<_> = (0..peers).map(|_| Core::new(limits.clone())).collect();
         for &(a, b) in links {
-            cores[a].link_up(b as LinkId, now);
-            cores[b].link_up(a as LinkId, now);
+            cores[a].link_up(b as LinkId, Vec::new(), now);
+            cores[b].link_up(a as LinkId, Vec::new(), now);
         }
         Self {
             cores,
@@ -312,7 +312,7 @@ fn a_budget_bounds_the_visits_in_any_network() {
     let limits = Limits::default();
     let mut network = Simulation::new(PEERS, &links, &limits, rng);
     // Sent by a peer that is no peer of the simulation, over a link of its own.
-    network.cores[0].link_up(PEERS as LinkId, network.now);
+    network.cores[0].link_up(PEERS as LinkId, Vec::new(), network.now);
     let question = super::message::Question {
         id: super::message::QuestionId([9; 16]),
         hops: 5,

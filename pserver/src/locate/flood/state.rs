@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::Instant,
 };
@@ -16,12 +17,13 @@ use vecino_rest::{PeerId, PeerUrl};
 
 use super::{
     ask::Asked,
-    core::{Action, AskId, Core, LinkId},
+    core::{self, Action, AskId, Core, LinkId},
     discovered::Discovered,
     holdings::Own,
     keep::Book,
     limits::Limits,
     message::{Held, Message},
+    meter::{Arrivals, Origin},
     queue::{Queued, queue},
     table::{Installed, Kept, Stream, Table},
     wire::{self, Hello, Token},
@@ -42,6 +44,7 @@ pub(super) enum Event {
 pub(super) struct State {
     pub(super) core: Core,
     pub(super) table: Table,
+    arrivals: Arrivals,
     waiters: HashMap<AskId, mpsc::UnboundedSender<Event>>,
     last_link: LinkId,
     closed: bool,
@@ -84,6 +87,7 @@ impl Shared {
             state: Mutex::new(State {
                 core: Core::new(limits.clone()),
                 table: Table::new(kept, ended, Instant::now()),
+                arrivals: Arrivals::default(),
                 waiters: HashMap::new(),
                 last_link: 0,
                 closed: false,
@@ -135,15 +139,30 @@ impl Shared {
 
     /// What came over a link.
     pub(super) fn receive(&self, link: LinkId, message: Message) {
+        let question = match message {
+            Message::Question(question) => question,
+            answer => {
+                return self.with_core(|core, now, out| {
+                    core.receive(link, answer, &self.own, now, out);
+                });
+            }
+        };
+        if self.with_core(|core, now, out| core.admits(link, &question, now, out)) {
+            // The catalogue is read while others go on: a page of it takes a while.
+            let own = core::OwnFiles::of(&self.own, &question.subject);
+            self.with_core(|core, now, out| core.take_up(link, question, own, now, out));
+        }
+    }
+
+    /// Lets the protocol do something, and carries out what it says.
+    fn with_core<T>(&self, act: impl FnOnce(&mut Core, Instant, &mut Vec<Action>) -> T) -> T {
         let mut state = self.state();
         let mut actions = Vec::new();
-        let now = Instant::now();
-        state
-            .core
-            .receive(link, message, &self.own, now, &mut actions);
+        let done = act(&mut state.core, Instant::now(), &mut actions);
         self.carry_out(&mut state, actions);
         drop(state);
         self.timer.notify_one();
+        done
     }
 
     /// Time passed.
@@ -246,7 +265,13 @@ impl Shared {
     }
 
     /// Makes `stream` the link to `kept`, if it is the better one.
-    pub(super) fn install(&self, kept: Kept, stream: Stream) -> Result<(), Reason> {
+    /// Its call came from `address`; from this peer if there is none.
+    pub(super) fn install(
+        &self,
+        kept: Kept,
+        stream: Stream,
+        address: Option<IpAddr>,
+    ) -> Result<(), Reason> {
         let id = stream.id;
         let peer = kept.contact.peer;
         let now = Instant::now();
@@ -263,7 +288,7 @@ impl Shared {
         if let Some(before) = before {
             state.core.link_down(before, now, &mut actions);
         }
-        state.core.link_up(id, now);
+        state.core.link_up(id, Origin::of(peer, address), now);
         self.carry_out(&mut state, actions);
         drop(state);
         log::info!("link to peer {peer} is up");
@@ -273,16 +298,26 @@ impl Shared {
     }
 
     /// What a caller gets: a link, or why not.
-    pub(super) fn accept(&self, hello: Hello) -> Result<Ends, (Reason, Vec<PeerUrl>)> {
+    pub(super) fn accept(
+        &self,
+        hello: Hello,
+        address: Option<IpAddr>,
+    ) -> Result<Ends, (Reason, Vec<PeerUrl>)> {
         let peer = hello.contact.peer;
         if peer == self.context.me.peer {
             return Err((Reason::Self_, Vec::new()));
         }
         let (token, elsewhere) = {
-            let state = self.state();
+            let mut state = self.state();
             let elsewhere = state.table.elsewhere(&peer);
             match self.may_link(&state.table, &hello) {
-                Ok(token) => (token, elsewhere),
+                Ok(token) => {
+                    let origins = Origin::of(peer, address);
+                    if !state.arrivals.take(&origins, Instant::now()) {
+                        return Err((Reason::Full, elsewhere));
+                    }
+                    (token, elsewhere)
+                }
                 Err(reason) => return Err((reason, elsewhere)),
             }
         };
@@ -293,7 +328,7 @@ impl Shared {
             token,
             ours: false,
         };
-        self.install(kept, stream)
+        self.install(kept, stream, address)
             .map_err(|reason| (reason, elsewhere))?;
         Ok(ends)
     }

@@ -1,10 +1,17 @@
 //! The flood overlay as its users see it: real gRPC between peers, real REST, no locator (but
 //! where a test kills one).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 use vecino_rest::{
     Kind,
     body::{LinkKind, LinkState, Located, Page, Peer as Link, SearchPage, Variant},
@@ -399,7 +406,10 @@ async fn what_cannot_be_linked_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn downloads_go_on_without_an_error_when_the_locator_is_killed() {
-    const FILES: usize = 40;
+    const FILES: usize = 90;
+    const AT_A_TIME: usize = 6;
+    /// The download with which the locator ends.
+    const CUT: usize = FILES / 3;
     let stage = Stage::start().await;
     // Gone in the middle of a byte, as with kill -9: no stream is ended in order.
     let locator = Valve::new().await;
@@ -413,7 +423,7 @@ async fn downloads_go_on_without_an_error_when_the_locator_is_killed() {
     };
     let neighbour = both("neighbour").start().await;
     let provider = both("provider").start().await;
-    let own = both("own").neighbour(neighbour.addr).start().await;
+    let own = Arc::new(both("own").neighbour(neighbour.addr).start().await);
     linked(&provider, &neighbour).await;
     let content = |number: usize| Content::new(&number.to_string(), 200_000);
     let name = |number: usize| format!("{number}.bin");
@@ -421,24 +431,40 @@ async fn downloads_go_on_without_an_error_when_the_locator_is_killed() {
         provider.shares(&name(number), &content(number)).await;
     }
     provider.has_announced(FILES as u64).await;
-    let mut before = 0;
-    let mut locator = Some(locator);
-    for number in 0..FILES {
-        if number == FILES / 2 {
-            before = neighbour.metric("vecino_strategy_lookups_total").await;
-            locator.take();
-        }
-        own.downloads(&name(number), &content(number)).await;
+    let locator = Arc::new(Mutex::new(Some(locator)));
+    let (begun, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let under_way = Arc::<AtomicUsize>::default();
+    let mut downloads = JoinSet::new();
+    for _ in 0..AT_A_TIME {
+        let (own, locator) = (own.clone(), locator.clone());
+        let (begun, ended, under_way) = (begun.clone(), ended.clone(), under_way.clone());
+        downloads.spawn(async move {
+            loop {
+                let number = begun.fetch_add(1, Ordering::SeqCst);
+                if number >= FILES {
+                    return;
+                }
+                own.downloads(&name(number), &content(number)).await;
+                if ended.fetch_add(1, Ordering::SeqCst) + 1 == CUT {
+                    let others = begun.load(Ordering::SeqCst) - ended.load(Ordering::SeqCst);
+                    under_way.store(others, Ordering::SeqCst);
+                    locator.lock().unwrap().take();
+                }
+            }
+        });
     }
-    assert!(
-        before >= FILES as u64 / 2,
-        "the load before the fault: {before}"
-    );
-    assert_eq!(
-        own.download("nobody has this").await.kind(),
-        Kind::NotFound,
-        "the flood knows that nobody near has it"
-    );
+    while let Some(ended) = downloads.join_next().await {
+        ended.unwrap();
+    }
+    let under_way = under_way.load(Ordering::SeqCst);
+    assert!(under_way > 0, "nothing was in its middle at the cut");
+    assert_eq!(ended.load(Ordering::SeqCst), FILES);
+    let looked_up = neighbour.metric("vecino_strategy_lookups_total").await;
+    assert!(looked_up >= FILES as u64, "each was looked up: {looked_up}");
+    println!("{under_way} downloads were under way when the locator ended");
+    // The flood finds nobody; the locator might have known somebody.
+    let kind = own.download("nobody has this").await.kind();
+    assert_eq!(kind, Kind::LookupFailed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,11 +25,13 @@ use vecino_rest::{
 use super::link::{Link, Links};
 use crate::{
     download::provider_url,
+    locate::LOCATE_WITHIN,
     metrics::{self, Metrics, Outcome},
 };
 
 /// How long a neighbour may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(6);
+const _: () = assert!(LOCATE_WITHIN.as_millis() < ANSWER_WITHIN.as_millis());
 /// Largest answer, in bytes.
 const MAX_ANSWER: usize = 8 << 20;
 /// A link not tried for so long is tried before it is shown.

@@ -111,6 +111,14 @@ impl Meter {
         }
     }
 
+    /// Has used up no less than `other`.
+    fn lower_to(&mut self, other: &Self, now: Instant) {
+        self.incoming.lower_to(&other.incoming, now);
+        self.outgoing.lower_to(&other.outgoing, now);
+        self.dropped = self.dropped.max(other.dropped);
+        self.dropped_at = self.dropped_at.max(other.dropped_at);
+    }
+
     /// Whether a question may be sent.
     pub(super) fn may_send(&mut self, subject: &Subject, now: Instant) -> bool {
         self.outgoing.take(subject, now)
@@ -136,7 +144,13 @@ impl Resting {
                     self.0.remove(&oldest);
                 }
             }
-            self.0.insert(*origin, (now, meter.clone()));
+            // Of several links, that which used up most is remembered.
+            let (at, rested) = self
+                .0
+                .entry(*origin)
+                .or_insert_with(|| (now, meter.clone()));
+            *at = now;
+            rested.lower_to(meter, now);
         }
     }
 
@@ -145,14 +159,14 @@ impl Resting {
     pub(super) fn take(&mut self, origins: &[Origin], limits: &Limits, now: Instant) -> Meter {
         let mut meter = Meter::new(limits, now);
         for origin in origins {
-            let Some((_, rested)) = self.0.remove(origin) else {
+            // It stays, for a second link that comes while the first is up.
+            let Some((_, rested)) = self.0.get(origin) else {
                 continue;
             };
-            meter.incoming.lower_to(&rested.incoming, now);
-            meter.outgoing.lower_to(&rested.outgoing, now);
-            if matches!(origin, Origin::Peer(_)) {
-                meter.dropped = rested.dropped;
-                meter.dropped_at = rested.dropped_at;
+            let (dropped, dropped_at) = (meter.dropped, meter.dropped_at);
+            meter.lower_to(rested, now);
+            if matches!(origin, Origin::Address(_)) {
+                (meter.dropped, meter.dropped_at) = (dropped, dropped_at);
             }
         }
         meter
@@ -213,6 +227,15 @@ mod tests {
             assert_eq!(heard(&mut meter, &subject, &limits, now), 0, "{origins:?}");
             resting.put(&origins, &meter, now, limits.seen_for);
         }
+        // Two at a time are no better, and the one that was quiet does not make up for the other.
+        let mut quiet = resting.take(&Origin::of(peer(3), address(1)), &limits, now);
+        let other = resting.take(&Origin::of(peer(4), address(1)), &limits, now);
+        let origins = Origin::of(peer(4), address(1));
+        resting.put(&origins, &other, now, limits.seen_for);
+        resting.put(&origins, &Meter::new(&limits, now), now, limits.seen_for);
+        assert_eq!(heard(&mut quiet, &subject, &limits, now), 0);
+        let mut again = resting.take(&origins, &limits, now);
+        assert_eq!(heard(&mut again, &subject, &limits, now), 0);
         let mut stranger = resting.take(&Origin::of(peer(9), address(9)), &limits, now);
         assert_eq!(heard(&mut stranger, &subject, &limits, now), burst);
     }

@@ -18,11 +18,14 @@ use crate::support::{
 /// Connections above the bound.
 const ABOVE: usize = 40;
 
+/// Whether the peer closed it; what the peer says before (its SETTINGS) is passed over.
 fn is_closed(mut connection: &TcpStream) -> bool {
-    match connection.read(&mut [0]) {
-        Ok(0) => true,
-        Err(error) => error.kind() != ErrorKind::WouldBlock,
-        Ok(_) => false,
+    loop {
+        match connection.read(&mut [0; 1024]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `vecino_leases_live` | peers with a lease |
 //! | `vecino_leases_expired_total` | leases that ended because keep-alives stopped |
 //! | `vecino_forgotten_records_total` | records removed a day after their peer was gone |
+//! | `vecino_partial_records` | records of peers that hold some pieces only, in memory |
 //! | `vecino_peers`, `vecino_resources`, `vecino_records` | what the store has |
 //! | `vecino_commits_total`, `vecino_commit_records`, `vecino_commit_seconds` | group commits: number, records in each, duration |
 //! | `vecino_commit_queue_depth` | changes that wait for a commit |
@@ -125,6 +126,7 @@ pub struct Metrics {
     pub(crate) announce_batches: Outcomes,
     pub(crate) announced_records: Counter,
     pub(crate) leases_live: Gauge,
+    pub(crate) partial_records: Gauge,
     pub(crate) leases_expired: Counter,
     pub(crate) forgotten_records: Counter,
     pub(crate) peers: Gauge,
@@ -197,6 +199,11 @@ impl Metrics {
                 Counter::default(),
                 "announced_records",
                 "Records in acknowledged batches"
+            ),
+            partial_records: register!(
+                Gauge::default(),
+                "partial_records",
+                "Records of peers that hold some pieces only"
             ),
             leases_live: register!(Gauge::default(), "leases_live", "Peers with a lease"),
             leases_expired: register!(Counter::default(), "leases_expired", "Leases that ran out"),

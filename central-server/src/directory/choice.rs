@@ -19,6 +19,34 @@ pub fn choose<T>(rng: &mut Rng, items: &mut Vec<T>, count: usize) {
     items.truncate(count);
 }
 
+/// A random choice of at most `count`: complete holders, then partial ones. Among all of them
+/// everybody has about the same chance; but while complete ones are known, a quarter of the choice
+/// is theirs, because what nobody has yet comes from them alone.
+pub fn mix<T>(
+    rng: &mut Rng,
+    mut complete: Vec<T>,
+    partial: Vec<T>,
+    count: usize,
+) -> (Vec<T>, Vec<T>) {
+    let all = complete.len();
+    choose(rng, &mut complete, all);
+    let rest = complete.split_off(count.div_ceil(4).min(all));
+    let rest = rest.into_iter().map(|item| (true, item));
+    let mut others: Vec<_> = rest
+        .chain(partial.into_iter().map(|item| (false, item)))
+        .collect();
+    choose(rng, &mut others, count - complete.len());
+    let mut chosen = Vec::new();
+    for (is_complete, item) in others {
+        if is_complete {
+            complete.push(item);
+        } else {
+            chosen.push(item);
+        }
+    }
+    (complete, chosen)
+}
+
 /// What a new copy needs.
 #[derive(Debug, Clone, Default)]
 pub struct Need {
@@ -112,7 +140,43 @@ mod tests {
         );
     }
 
+    #[test]
+    fn partial_holders_do_not_crowd_out_complete_ones_nor_the_other_way_round() {
+        let mut rng = Rng::with_seed(7);
+        let (mut complete_of_few, mut partial_of_few) = (0, 0);
+        for _ in 0..1_000 {
+            let (complete, partial) = mix(&mut rng, vec![1], vec![0; 100], 16);
+            assert_eq!((complete.len(), partial.len()), (1, 15));
+            let (complete, partial) = mix(&mut rng, vec![1; 20], vec![0; 20], 16);
+            complete_of_few += complete.len();
+            partial_of_few += partial.len();
+        }
+        assert!(
+            (8_000..11_000).contains(&complete_of_few),
+            "{complete_of_few}"
+        );
+        assert_eq!(complete_of_few + partial_of_few, 16_000);
+    }
+
     proptest! {
+        #[test]
+        fn a_mixed_choice_is_full_and_has_complete_ones(
+            seed: u64, complete in 0..40_usize, partial in 0..40_usize, count in 1..65_usize,
+        ) {
+            let (whole, part) = mix(
+                &mut Rng::with_seed(seed),
+                (0..complete).collect(),
+                (100..100 + partial).collect(),
+                count,
+            );
+            prop_assert_eq!(whole.len() + part.len(), count.min(complete + partial));
+            prop_assert!(whole.len() >= count.div_ceil(4).min(complete));
+            prop_assert!(whole.iter().all(|item| *item < 100));
+            prop_assert!(part.iter().all(|item| *item >= 100));
+            let distinct: std::collections::BTreeSet<_> = whole.iter().chain(&part).collect();
+            prop_assert_eq!(distinct.len(), whole.len() + part.len());
+        }
+
         #[test]
         fn a_choice_is_a_subset_without_repetition(seed: u64, items in 0..50_usize, count in 0..60_usize) {
             let mut chosen: Vec<usize> = (0..items).collect();

@@ -46,7 +46,12 @@ struct Lease {
     /// Milliseconds since the start at which it is over.
     ends_ms: AtomicU64,
     free_bytes: AtomicU64,
+    /// Records that the store has for the peer, or [`UNKNOWN`].
+    records: AtomicU64,
 }
+
+/// A number of records that is not known.
+const UNKNOWN: u64 = u64::MAX;
 
 impl Lease {
     fn is_live(&self, now_ms: u64) -> bool {
@@ -132,7 +137,8 @@ impl Leases {
         millis(now.saturating_add(self.duration))
     }
 
-    /// Begins a lease, or replaces the peer's lease unless that one is of a later `epoch`.
+    /// Begins a lease, or replaces the peer's lease unless that one is of a later `epoch`. How many
+    /// records the peer has is not known yet.
     pub fn grant(&self, peer: PeerNo, row: &PeerRow, epoch: u64, free_bytes: u64, now: Duration) {
         let mut table = self.write();
         if table
@@ -155,6 +161,7 @@ impl Leases {
             place_in_dense: 0,
             ends_ms: AtomicU64::new(self.end_of_lease_from(now)),
             free_bytes: AtomicU64::new(free_bytes),
+            records: AtomicU64::new(UNKNOWN),
         };
         table.insert(peer, lease);
     }
@@ -185,6 +192,25 @@ impl Leases {
             }
             _ => false,
         }
+    }
+
+    /// How many records the store has for the peer, as far as it was told since its lease began.
+    pub fn records(&self, peer: PeerNo) -> Option<u64> {
+        let table = self.read();
+        let records = table.by_number.get(&peer)?.records.load(Relaxed);
+        (records != UNKNOWN).then_some(records)
+    }
+
+    /// Remembers how many records the store has for the peer.
+    pub fn set_records(&self, peer: PeerNo, records: u64) {
+        if let Some(lease) = self.read().by_number.get(&peer) {
+            lease.records.store(records, Relaxed);
+        }
+    }
+
+    /// Whether the peer has a lease, be it over or not.
+    pub fn has(&self, peer: PeerNo) -> bool {
+        self.read().by_number.contains_key(&peer)
     }
 
     /// Ends the lease that has this token; whether there was one.

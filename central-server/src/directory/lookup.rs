@@ -1,6 +1,6 @@
 //! Looking up, searching and placing: what a peer does for others.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use vecino_rest::PeerId;
 
@@ -19,6 +19,9 @@ pub const SEARCH_ROW_BUDGET: usize = SEARCH_SLICES * SEARCH_SLICE_ROWS;
 const SEARCH_SLICES: usize = 16;
 /// Rows of a slice: some hundreds of microseconds.
 const SEARCH_SLICE_ROWS: usize = 256;
+/// Providers a variant in a search by prefix: enough to begin a folder's downloads without looking
+/// up each of its files.
+const PREFIX_PROVIDERS: usize = 4;
 /// Live peers that one placing looks at, at most.
 const MAX_CANDIDATES: usize = 1_024;
 
@@ -31,6 +34,8 @@ pub struct Lookup {
     pub provider: Option<ProviderFilter>,
     /// Providers a variant in the answer.
     pub max_providers: usize,
+    /// Whether those that hold some pieces only are answered, too.
+    pub with_partial: bool,
 }
 
 /// Which provider an answer is restricted to.
@@ -47,10 +52,25 @@ pub enum ProviderFilter {
 pub struct Variant {
     /// The resource.
     pub resource: Resource,
-    /// How many live providers are known.
+    /// How many live providers are known, those in `partial` included.
     pub provider_count: usize,
-    /// A random choice of them; none in a search.
+    /// A random choice of those that hold it whole; none in a search for words.
     pub providers: Vec<Arc<Provider>>,
+    /// A random choice of those that hold some pieces only; none in a search.
+    pub partial: Vec<Arc<Provider>>,
+}
+
+/// Who holds a resource, whole or in part.
+struct Holders {
+    resource: Resource,
+    whole: Vec<PeerNo>,
+    part: Vec<PeerNo>,
+}
+
+impl Holders {
+    fn count(&self) -> usize {
+        self.whole.len() + self.part.len()
+    }
 }
 
 impl Directory {
@@ -71,17 +91,24 @@ impl Directory {
             only: only.as_deref(),
             start: PeerNo(self.start(&mut rng)),
         };
-        let mut found = self.store.find(&lookup.key, &among).await?;
-        found.sort_by_key(|found| std::cmp::Reverse(found.holders.len()));
+        let whole = self.store.find(&lookup.key, &among).await?;
+        let part = if lookup.with_partial {
+            self.partials().find(&lookup.key, &among)
+        } else {
+            Vec::new()
+        };
+        let mut found = merge(whole, part);
+        found.sort_by_key(|found| std::cmp::Reverse(found.count()));
         found.truncate(MAX_VARIANTS);
-        let variant = |mut found: Found| {
-            let provider_count = found.holders.len();
-            choice::choose(&mut rng, &mut found.holders, lookup.max_providers);
-            let providers = self.leases.providers(&found.holders, now);
+        let variant = |found: Holders| {
+            let provider_count = found.count();
+            let count = lookup.max_providers;
+            let (whole, part) = choice::mix(&mut rng, found.whole, found.part, count);
             Variant {
                 resource: found.resource,
                 provider_count,
-                providers,
+                providers: self.leases.providers(&whole, now),
+                partial: self.leases.providers(&part, now),
             }
         };
         Ok(found.into_iter().map(variant).collect())
@@ -99,10 +126,16 @@ impl Directory {
             leases: &self.leases,
             now: self.clock.now(),
         };
+        let mut rng = fastrand::Rng::new();
+        let named = if query.by_prefix() {
+            PREFIX_PROVIDERS
+        } else {
+            0
+        };
         let among = Among {
             live: &live,
             only: None,
-            start: PeerNo(0),
+            start: PeerNo(self.start(&mut rng)),
         };
         let accept = |term: &str, resource: &Resource| query.accepts(term, resource);
         let mut hits = Vec::new();
@@ -116,10 +149,15 @@ impl Directory {
                 row_budget: SEARCH_SLICE_ROWS,
             };
             let page = self.store.walk(&walk, &among).await?;
-            hits.extend(page.found.into_iter().map(|found| Variant {
-                provider_count: found.holders.len(),
-                resource: found.resource,
-                providers: Vec::new(),
+            hits.extend(page.found.into_iter().map(|mut found| {
+                let provider_count = found.holders.len();
+                choice::choose(&mut rng, &mut found.holders, named);
+                Variant {
+                    provider_count,
+                    resource: found.resource,
+                    providers: self.leases.providers(&found.holders, live.now),
+                    partial: Vec::new(),
+                }
             }));
             after = page.next;
             if after.is_none() || hits.len() >= limit {
@@ -145,4 +183,35 @@ impl Directory {
     fn start(&self, rng: &mut fastrand::Rng) -> u32 {
         rng.u32(..self.leases.numbers().max(1))
     }
+}
+
+/// One entry a resource. Who holds it whole does not count among those that hold it in part.
+fn merge(whole: Vec<Found>, part: Vec<Found>) -> Vec<Holders> {
+    let mut all: Vec<_> = whole
+        .into_iter()
+        .map(|found| Holders {
+            resource: found.resource,
+            whole: found.holders,
+            part: Vec::new(),
+        })
+        .collect();
+    for found in part {
+        let is_it = |holders: &&mut Holders| {
+            let (one, other) = (&holders.resource, &found.resource);
+            (&one.digest, one.size, &one.name) == (&other.digest, other.size, &other.name)
+        };
+        match all.iter_mut().find(is_it) {
+            Some(holders) => {
+                let whole: HashSet<_> = holders.whole.iter().collect();
+                let part = found.holders.into_iter();
+                holders.part = part.filter(|peer| !whole.contains(peer)).collect();
+            }
+            None => all.push(Holders {
+                resource: found.resource,
+                whole: Vec::new(),
+                part: found.holders,
+            }),
+        }
+    }
+    all
 }

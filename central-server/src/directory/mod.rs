@@ -8,6 +8,7 @@ pub mod choice;
 mod clock;
 pub mod lease;
 mod lookup;
+pub mod partial;
 pub mod public_url;
 mod registration;
 pub mod search;
@@ -15,7 +16,7 @@ pub mod sweep;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -24,8 +25,9 @@ use futures_util::future::try_join_all;
 pub use clock::Clock;
 use lease::Leases;
 pub use lookup::{Lookup, MAX_VARIANTS, ProviderFilter, SEARCH_ROW_BUDGET, Variant};
+use partial::Partials;
 pub use registration::{
-    Credentials, MAX_CLAIMS_PER_URL, MAX_LIVE_PEERS, Registration, Token, Welcome,
+    Announcement, Credentials, MAX_CLAIMS_PER_URL, MAX_LIVE_PEERS, Registration, Token, Welcome,
 };
 use search::InvalidSearch;
 use vecino_rest::peer_url::InvalidPeerUrl;
@@ -88,6 +90,8 @@ impl From<StoreError> for Error {
 pub struct Directory {
     store: Arc<dyn Store>,
     leases: Leases,
+    /// Locked before the table of leases, never after it.
+    partials: RwLock<Partials>,
     clock: Clock,
     metrics: Arc<Metrics>,
     /// Peers that are gone, and since when: their records go a day later.
@@ -118,6 +122,7 @@ impl Directory {
         Ok(Self {
             store,
             leases,
+            partials: RwLock::default(),
             clock,
             metrics,
             lapsed: Mutex::new(lapsed),
@@ -142,9 +147,20 @@ impl Directory {
         self.metrics.peers.set(gauge(counts.peers));
         self.metrics.resources.set(gauge(counts.resources));
         self.metrics.records.set(gauge(counts.records));
+        let partial = self.partials().records() as u64;
+        self.metrics.partial_records.set(gauge(partial));
         self.metrics
             .leases_live
             .set(gauge(self.leases.count() as u64));
+    }
+
+    fn partials(&self) -> RwLockReadGuard<'_, Partials> {
+        self.partials.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn partials_mut(&self) -> RwLockWriteGuard<'_, Partials> {
+        let partials = self.partials.write();
+        partials.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lapsed(&self) -> std::sync::MutexGuard<'_, HashMap<PeerNo, i64>> {

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use vecino_rest::{PeerId, PeerKey};
 
-use super::{Directory, Error, MAX_SITE_BYTES, public_url::PublicUrl};
-use crate::store::{Change, Fingerprints, PeerRow, PeerState, TokenHash};
+use super::{Directory, Error, MAX_SITE_BYTES, partial::PartialChange, public_url::PublicUrl};
+use crate::store::{Change, Fingerprints, PeerNo, PeerRow, PeerState, TokenHash};
 
 /// Live peers that may claim one URL without being seen at its address.
 pub const MAX_CLAIMS_PER_URL: usize = 4;
@@ -43,6 +43,15 @@ pub struct Welcome {
     pub public_url: String,
     /// What the directory holds for it.
     pub fingerprints: Fingerprints,
+}
+
+/// How what a peer holds changes.
+#[derive(Debug, Clone)]
+pub struct Announcement {
+    /// What it holds whole.
+    pub whole: Change,
+    /// What it holds in part.
+    pub partial: PartialChange,
 }
 
 /// Who may announce: a peer's id and its lease token.
@@ -114,6 +123,9 @@ impl Directory {
             free_bytes,
             self.clock.now(),
         );
+        let records = registered.fingerprints.records();
+        self.leases.set_records(registered.peer, records);
+        self.begin_without_partials(registered.peer, &id, &row.token);
         Ok(Welcome {
             peer: id,
             token,
@@ -131,18 +143,70 @@ impl Directory {
         kept.then_some(()).ok_or(Error::NoLease)
     }
 
-    /// Changes what a peer holds; how many records it has then. Durable when it returns.
-    pub async fn announce(&self, who: &Credentials, change: Change) -> Result<u64, Error> {
+    /// Changes what a peer holds; how many whole records it has then. Durable when it returns, but
+    /// for what is held in part, which is not meant to be.
+    pub async fn announce(
+        &self,
+        who: &Credentials,
+        announcement: Announcement,
+    ) -> Result<u64, Error> {
         let token = who.token_hash();
         let now = self.clock.now();
         let peer = self
             .leases
             .authorise(&who.peer, &token, now)
             .ok_or(Error::NoLease)?;
-        let carried = change.len() as u64;
-        let records = self.store.announce(peer, token, change).await?;
+        let Announcement { whole, mut partial } = announcement;
+        let carried = (whole.len() + partial.len()) as u64;
+        // What is about partial records alone costs no commit.
+        let known = if whole.is_nothing() && !partial.is_empty() {
+            self.leases.records(peer)
+        } else {
+            None
+        };
+        let obsolete = self.partials().obsolete(peer, &whole);
+        let records = match known {
+            Some(records) => records,
+            None => {
+                let records = self.store.announce(peer, token, whole).await?;
+                self.leases.set_records(peer, records);
+                records
+            }
+        };
+        partial.ended.extend(obsolete);
+        if !partial.is_empty() {
+            let mut partials = self.partials_mut();
+            // The lease may have ended since; then its partial records have ended, or are about
+            // to when this lock is free.
+            let now = self.clock.now();
+            if self.leases.authorise(&who.peer, &token, now) != Some(peer) {
+                return Err(Error::NoLease);
+            }
+            partials.change(peer, partial);
+        }
         self.metrics.announced_records.inc_by(carried);
         Ok(records)
+    }
+
+    /// A lease that begins knows of no partial records: the peer announces them anew.
+    fn begin_without_partials(&self, peer: PeerNo, id: &PeerId, token: &TokenHash) {
+        let mut partials = self.partials_mut();
+        // A registration that was overtaken by a later one takes nothing from that.
+        let now = self.clock.now();
+        if self.leases.authorise(id, token, now) == Some(peer) {
+            partials.end_all(peer);
+        }
+    }
+
+    /// Partial records end with the lease.
+    pub(super) fn end_partials(&self, peers: impl IntoIterator<Item = PeerNo>) {
+        let mut partials = self.partials_mut();
+        for peer in peers {
+            // Whose lease has begun again meanwhile began without partial records.
+            if !self.leases.has(peer) {
+                partials.end_all(peer);
+            }
+        }
     }
 
     /// Ends a lease at once.
@@ -156,6 +220,7 @@ impl Directory {
         // The store first: when it fails, the lease runs out and is ended as any other.
         self.lapse(&[(peer, token)]).await?;
         self.leases.end(peer, &token);
+        self.end_partials([peer]);
         Ok(())
     }
 }

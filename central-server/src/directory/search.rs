@@ -5,9 +5,12 @@
 //! has the prefix, and emitted only at the smallest of them: no memory of earlier rows, and so
 //! no state between pages. A cursor carries its position and a hash of its query: with another
 //! query it is refused.
+//!
+//! A search by prefix walks the names themselves, which are terms, too: each is met once.
 
-use vecino_rest::terms::{
-    FileType, MAX_WORD_BYTES, MAX_WORDS, file_type_term, normalised_words, words_of,
+use vecino_rest::{
+    name,
+    terms::{FileType, MAX_WORDS, file_type_term, name_term, normalised_words, words_of},
 };
 
 use crate::store::{Position, Resource, ResourceNo};
@@ -15,7 +18,7 @@ use crate::store::{Position, Resource, ResourceNo};
 /// Longest query, in bytes.
 pub const MAX_QUERY_BYTES: usize = 256;
 /// Longest cursor that can be ours.
-const MAX_CURSOR_BYTES: usize = CURSOR_HEAD + MAX_WORD_BYTES + 2;
+const MAX_CURSOR_BYTES: usize = CURSOR_HEAD + 1 + name::MAX_BYTES;
 /// Version, hash of the query, number of the resource.
 const CURSOR_HEAD: usize = 1 + 8 + 8;
 const CURSOR_VERSION: u8 = 1;
@@ -34,6 +37,12 @@ pub enum InvalidSearch {
     /// Too many words.
     #[error("query has more than {MAX_WORDS} words")]
     TooManyWords,
+    /// Too long for a name.
+    #[error("prefix has {0} bytes: expected at most {max}", max = name::MAX_BYTES)]
+    PrefixTooLong(usize),
+    /// Two questions in one.
+    #[error("prefix is given together with query or type: expected prefix alone, or no prefix")]
+    PrefixBeside,
     /// Not a type.
     #[error(
         "type {0:?} is not valid: expected an extension without dot, or music, video, image, document, archive or code"
@@ -49,13 +58,31 @@ pub enum InvalidSearch {
 pub struct Query {
     words: Vec<String>,
     file_type: Option<FileType>,
-    /// What the walk goes over: the longest word, or the type term.
+    /// What the walk goes over: the longest word, the type term, or the names' own terms.
     prefix: String,
+    /// Whether names that begin alike are searched for, and no words.
+    by_prefix: bool,
 }
 
 impl Query {
-    /// Parses words and type.
-    pub fn parse(query: &str, file_type: &str) -> Result<Self, InvalidSearch> {
+    /// Parses words and type, or the beginning of names.
+    pub fn parse(query: &str, file_type: &str, prefix: &str) -> Result<Self, InvalidSearch> {
+        match prefix {
+            "" => Self::words(query, file_type),
+            _ if !query.is_empty() || !file_type.is_empty() => Err(InvalidSearch::PrefixBeside),
+            prefix if prefix.len() > name::MAX_BYTES => {
+                Err(InvalidSearch::PrefixTooLong(prefix.len()))
+            }
+            prefix => Ok(Self {
+                words: Vec::new(),
+                file_type: None,
+                prefix: name_term(prefix),
+                by_prefix: true,
+            }),
+        }
+    }
+
+    fn words(query: &str, file_type: &str) -> Result<Self, InvalidSearch> {
         if query.len() > MAX_QUERY_BYTES {
             return Err(InvalidSearch::TooLong(query.len()));
         }
@@ -75,6 +102,7 @@ impl Query {
             words,
             file_type,
             prefix,
+            by_prefix: false,
         })
     }
 
@@ -85,7 +113,12 @@ impl Query {
 
     /// Whether the walk is over the prefix itself only: a type is no prefix.
     pub fn exact(&self) -> bool {
-        self.words.is_empty()
+        self.words.is_empty() && !self.by_prefix
+    }
+
+    /// Whether it is for the beginning of names: who gets the answer wants the files.
+    pub fn by_prefix(&self) -> bool {
+        self.by_prefix
     }
 
     /// Whether `resource`, met at `term`, is to be emitted there.
@@ -116,6 +149,9 @@ impl Query {
 
     fn hash(&self) -> [u8; 8] {
         let mut hasher = blake3::Hasher::new();
+        if self.by_prefix {
+            hasher.update(self.prefix.as_bytes());
+        }
         for word in &self.words {
             hasher.update(word.as_bytes()).update(&[0]);
         }
@@ -200,7 +236,11 @@ mod tests {
     }
 
     fn query(words: &str, file_type: &str) -> Query {
-        Query::parse(words, file_type).expect("valid")
+        Query::parse(words, file_type, "").expect("valid")
+    }
+
+    fn prefix(prefix: &str) -> Query {
+        Query::parse("", "", prefix).expect("valid")
     }
 
     #[test]
@@ -236,25 +276,53 @@ mod tests {
     #[test]
     fn wrong_queries_say_what_is_wrong() {
         assert!(matches!(
-            Query::parse("", ""),
+            Query::parse("", "", ""),
             Err(InvalidSearch::Nothing(_))
         ));
         assert!(matches!(
-            Query::parse("-- !", ""),
+            Query::parse("-- !", "", ""),
             Err(InvalidSearch::Nothing(_))
         ));
         assert!(matches!(
-            Query::parse(&"a".repeat(257), ""),
+            Query::parse(&"a".repeat(257), "", ""),
             Err(InvalidSearch::TooLong(257))
         ));
         let many: String = (0..17).map(|n| format!("w{n} ")).collect();
-        assert_eq!(Query::parse(&many, ""), Err(InvalidSearch::TooManyWords));
+        assert_eq!(
+            Query::parse(&many, "", ""),
+            Err(InvalidSearch::TooManyWords)
+        );
         for wrong in [".mp3", "a/b", "tar.gz", "\u{1}music"] {
             assert!(
-                matches!(Query::parse("a", wrong), Err(InvalidSearch::Type(_))),
+                matches!(Query::parse("a", wrong, ""), Err(InvalidSearch::Type(_))),
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn a_prefix_is_alone_and_may_end_anywhere_in_a_name() {
+        let query = prefix("docs/");
+        assert_eq!(query.prefix(), "\u{2}docs/");
+        assert!(!query.exact() && query.accepts("\u{2}docs/a", &resource("docs/a")));
+        assert_eq!(prefix("e\u{301}").prefix(), "\u{2}é", "as names are kept");
+        for (words, file_type) in [("a", ""), ("", "music"), ("a", "music")] {
+            let both = Query::parse(words, file_type, "docs/");
+            assert_eq!(both, Err(InvalidSearch::PrefixBeside));
+        }
+        let long = "a".repeat(name::MAX_BYTES + 1);
+        let refused = Query::parse("", "", &long);
+        assert_eq!(refused, Err(InvalidSearch::PrefixTooLong(long.len())));
+    }
+
+    #[test]
+    fn the_longest_name_has_a_cursor() {
+        let longest = vec!["n".repeat(255); 4].join("/") + "x";
+        let asked = prefix("n");
+        let position = (name_term(&longest), ResourceNo::MAX);
+        let cursor = asked.cursor(&position);
+        assert_eq!(asked.position(&cursor), Ok(Some(position)));
+        assert_eq!(prefix("nn").position(&cursor), Err(InvalidSearch::Cursor));
     }
 
     proptest! {
@@ -275,7 +343,8 @@ mod tests {
 
         #[test]
         fn any_query_is_answered_or_refused(words in "\\PC{0,80}", file_type in "\\PC{0,20}") {
-            let _ = Query::parse(&words, &file_type);
+            let _ = Query::parse(&words, &file_type, "");
+            let _ = Query::parse("", "", &words);
         }
     }
 }

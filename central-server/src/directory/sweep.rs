@@ -57,6 +57,7 @@ impl Directory {
         if !expired.is_empty() {
             log::info!("{} leases are over", expired.len());
             self.metrics.leases_expired.inc_by(expired.len() as u64);
+            self.end_partials(expired.iter().map(|(peer, _)| *peer));
             unmarked.extend(expired);
         }
         if unmarked.is_empty() {

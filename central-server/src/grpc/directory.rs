@@ -81,8 +81,9 @@ async fn announce(
     message: v1::AnnounceRequest,
 ) -> Result<v1::AnnounceResponse, Status> {
     let who = request::credentials(&message.peer_id, &message.lease_token)?;
-    let change = request::change(message.announce, message.withdraw, message.replace_bucket)?;
-    let records = directory.announce(&who, change).await?;
+    let announcement =
+        request::announcement(message.announce, message.withdraw, message.replace_bucket)?;
+    let records = directory.announce(&who, announcement).await?;
     Ok(v1::AnnounceResponse {
         batch: message.batch,
         records,
@@ -262,7 +263,7 @@ impl Service for DirectoryService {
         let message = request.into_inner();
         let page = async {
             let limit = request::limit(message.limit)?;
-            let query = Query::parse(&message.query, &message.r#type);
+            let query = Query::parse(&message.query, &message.r#type, &message.prefix);
             let query = query.map_err(crate::directory::Error::from)?;
             Ok::<_, Status>(
                 self.directory
@@ -298,7 +299,10 @@ impl Service for DirectoryService {
             Err(_) => Outcome::error,
         };
         self.metrics.lookup(Lookup::place, outcome, began.elapsed());
-        let peers = peers?.iter().map(|peer| response::provider(peer)).collect();
+        let peers = peers?
+            .iter()
+            .map(|peer| response::provider(peer, false))
+            .collect();
         Ok(Response::new(v1::PlaceResponse { peers }))
     }
 }

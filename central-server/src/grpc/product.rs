@@ -40,6 +40,8 @@ impl Products {
             key: Key::Name(name),
             provider: None,
             max_providers: 1,
+            // This contract knows whole files only.
+            with_partial: false,
         };
         let mut variants = self.directory.locate(&lookup).await?;
         directory::choice::choose(&mut fastrand::Rng::new(), &mut variants, 1);

@@ -11,7 +11,10 @@ use super::{
     MAX_HITS, MAX_PLACED, MAX_PROVIDERS,
 };
 use crate::{
-    directory::{Credentials, Lookup, MAX_SITE_BYTES, ProviderFilter, Registration, choice::Need},
+    directory::{
+        Announcement, Credentials, Lookup, MAX_SITE_BYTES, ProviderFilter, Registration,
+        choice::Need, partial::PartialChange,
+    },
     store::{Change, Key, Resource, bucket_of},
     zone::Joining,
 };
@@ -51,6 +54,8 @@ pub(super) enum Invalid {
     },
     #[error("withdraw has {0} records: expected none beside replace_bucket")]
     WithdrawInBucket(usize),
+    #[error("announce has the partial record {0:?}: expected whole ones beside replace_bucket")]
+    PartialInBucket(Name),
     #[error(
         "provider {0:?} is not valid: expected a peer id (32 hex digits) or http[s]://host:port"
     )]
@@ -141,11 +146,11 @@ fn resource(record: v1::Record) -> Result<Resource> {
     })
 }
 
-pub(super) fn change(
+pub(super) fn announcement(
     announce: Vec<v1::Record>,
     withdraw: Vec<v1::Record>,
     replace_bucket: Option<u32>,
-) -> Result<Change> {
+) -> Result<Announcement> {
     let bounded = |records: usize, expected: usize| {
         if records > expected {
             Err(Invalid::Batch { records, expected })
@@ -162,10 +167,18 @@ pub(super) fn change(
                 Digest::from_bytes(digest),
             ))
         };
-        return Ok(Change::Difference {
+        let is_partial = |record: &v1::Record| record.partial;
+        let (begun, announce): (Vec<_>, Vec<_>) = announce.into_iter().partition(is_partial);
+        let (ended, withdraw): (Vec<_>, Vec<_>) = withdraw.into_iter().partition(is_partial);
+        let whole = Change::Difference {
             announce: announce.into_iter().map(resource).collect::<Result<_>>()?,
             withdraw: withdraw.into_iter().map(withdrawn).collect::<Result<_>>()?,
-        });
+        };
+        let partial = PartialChange {
+            begun: begun.into_iter().map(resource).collect::<Result<_>>()?,
+            ended: ended.into_iter().map(withdrawn).collect::<Result<_>>()?,
+        };
+        return Ok(Announcement { whole, partial });
     };
     let bucket = u8::try_from(bucket).map_err(|_| Invalid::Number {
         field: "replace_bucket",
@@ -176,7 +189,16 @@ pub(super) fn change(
         return Err(Invalid::WithdrawInBucket(withdraw.len()));
     }
     bounded(announce.len(), MAX_BUCKET_BATCH_RECORDS)?;
-    let records: Vec<_> = announce.into_iter().map(resource).collect::<Result<_>>()?;
+    let resource_of_bucket = |record: v1::Record| {
+        let is_partial = record.partial;
+        let resource = resource(record)?;
+        if is_partial {
+            return Err(Invalid::PartialInBucket(resource.name));
+        }
+        Ok(resource)
+    };
+    let records = announce.into_iter().map(resource_of_bucket);
+    let records: Vec<_> = records.collect::<Result<_>>()?;
     if let Some(stray) = records
         .iter()
         .find(|record| bucket_of(&record.digest) != bucket)
@@ -187,7 +209,10 @@ pub(super) fn change(
             bucket,
         });
     }
-    Ok(Change::Bucket { bucket, records })
+    Ok(Announcement {
+        whole: Change::Bucket { bucket, records },
+        partial: PartialChange::default(),
+    })
 }
 
 /// What a `provider` filter says. A URL is only compared, never contacted: any host will do.
@@ -225,6 +250,7 @@ pub(super) fn lookup(request: v1::LocateRequest) -> Result<Lookup> {
             DEFAULT_PROVIDERS,
             "1 to 64, or 0 for 16",
         )?,
+        with_partial: true,
     })
 }
 

@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, future::Future, sync::Arc};
 
-use vecino_rest::{Digest, Name, PeerId};
+use vecino_rest::{Digest, Name, PeerId, terms::name_term};
 
 use super::{
     Among, Change, Counts, Found, Key, Live, MAX_BUCKET_RECORDS, PeerNo, PeerRow, PeerState,
@@ -181,6 +181,7 @@ pub(super) async fn conforms<F: Future<Output = Arc<dyn Store>>>(make: impl Fn()
     the_walk_over_holders_begins_anywhere(bench().await).await;
     terms_are_walked_in_pages(bench().await).await;
     a_walk_spends_its_budget_and_goes_on(bench().await).await;
+    names_are_walked_by_prefix_in_their_order(bench().await).await;
     a_lapsed_peer_is_forgotten_in_steps(bench().await).await;
     a_peer_that_came_back_is_not_forgotten(bench().await).await;
     a_full_bucket_refuses_more(bench().await).await;
@@ -538,6 +539,45 @@ async fn terms_are_walked_in_pages(bench: Bench) {
     };
     let page = bench.store.walk(&exact, &ALL).await.expect("walks");
     assert_eq!(page.found.len(), 1, "no prefix");
+}
+
+async fn names_are_walked_by_prefix_in_their_order(bench: Bench) {
+    let peer = bench.peer(1).await;
+    let names = [
+        "docs/b",
+        "docs/a",
+        "docs/a.txt",
+        "docs/é",
+        "docs",
+        "Docs/a",
+        "docs2",
+        "docs/sub/c",
+    ];
+    let files = names.map(|name| file(name, name));
+    let files: Vec<_> = files.iter().collect();
+    bench.change(peer, 1, announce(&files)).await;
+    let other = file("docs/a", "another variant");
+    bench.change(peer, 1, announce(&[&other])).await;
+    for limit in [1, 2, 100] {
+        let walked = async |prefix: &str| bench.names(&name_term(prefix), limit).await;
+        let expected = [
+            "docs/a",
+            "docs/a",
+            "docs/a.txt",
+            "docs/b",
+            "docs/sub/c",
+            "docs/é",
+        ];
+        assert_eq!(walked("docs/").await, expected);
+        assert_eq!(walked("docs/a.").await, ["docs/a.txt"]);
+        assert_eq!(walked("docs/e\u{301}").await, ["docs/é"]);
+        assert_eq!(walked("D").await, ["Docs/a"]);
+        assert!(walked("docs/a/").await.is_empty());
+    }
+    bench.change(peer, 1, withdraw(&files)).await;
+    assert_eq!(bench.names(&name_term("docs"), 9).await, ["docs/a"]);
+    bench.change(peer, 1, withdraw(&[&other])).await;
+    assert!(bench.names(&name_term(""), 9).await.is_empty());
 }
 
 async fn a_walk_spends_its_budget_and_goes_on(bench: Bench) {

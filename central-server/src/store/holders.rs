@@ -1,4 +1,5 @@
-//! Reading live holders within a budget: shared by the engines.
+//! Reading live holders within a budget: shared by the engines
+//! and by what the directory keeps in memory.
 
 use super::{Live, MAX_HOLDERS_COUNTED, PeerNo, StoreError};
 
@@ -7,7 +8,7 @@ const CHUNK: usize = 64;
 
 /// Collects live peers from `rows`, at most [`MAX_HOLDERS_COUNTED`]; every row read costs one
 /// of `budget`.
-pub(super) fn gather(
+pub(crate) fn gather(
     mut rows: impl Iterator<Item = Result<PeerNo, StoreError>>,
     live: &dyn Live,
     budget: &mut usize,

@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use vecino_rest::{Digest, Name, PeerId};
 
 pub use fingerprint::{BUCKETS, Fingerprints, bucket_of};
+pub(crate) use holders::gather;
 pub use memory::MemoryStore;
 pub use redb::RedbStore;
 
@@ -138,6 +139,11 @@ impl Change {
     /// Whether it carries no record (a bucket may yet be emptied by it).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Self::Difference { .. }) && self.is_empty()
     }
 
     /// About how much memory it takes while it waits.

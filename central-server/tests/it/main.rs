@@ -6,6 +6,7 @@ mod hostile;
 mod leases;
 mod locating;
 mod machines;
+mod partial;
 mod process;
 mod searching;
 mod support;

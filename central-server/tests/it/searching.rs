@@ -199,3 +199,77 @@ async fn wrong_searches_say_what_is_wrong() {
         .await
         .expect("goes on");
 }
+
+#[tokio::test]
+async fn a_folder_is_listed_by_its_prefix_in_order_with_some_providers() {
+    let locator = Locator::start().await;
+    let mut client = locator.client().await;
+    let names = ["docs/a", "docs/b/c", "docs/é", "docs", "Docs/x", "docs2/y"];
+    let records: Vec<_> = names.iter().map(|name| record(name, name)).collect();
+    let mut urls = BTreeSet::new();
+    for number in 1..7 {
+        let mut peer = Peer::register(locator.client().await, registration(number)).await;
+        peer.announce(&records).await;
+        urls.insert(peer.url().to_owned());
+    }
+    let mut gone = Peer::register(locator.client().await, registration(9)).await;
+    gone.announce(&[record("docs/gone", "gone")]).await;
+    gone.deregister().await.expect("deregisters");
+    for limit in [1, 2, 0] {
+        let (mut listed, mut cursor) = (Vec::new(), Default::default());
+        loop {
+            let request = v1::SearchRequest {
+                prefix: "docs/".into(),
+                limit,
+                cursor,
+                ..Default::default()
+            };
+            let page = soon(client.search(request)).await.expect("searches");
+            let page = page.into_inner();
+            for hit in page.hits {
+                assert_eq!((hit.provider_count, hit.providers.len()), (6, 4));
+                let known = |one: &v1::Provider| urls.contains(&one.url) && !one.partial;
+                assert!(hit.providers.iter().all(known), "{:?}", hit.providers);
+                listed.push(hit.name);
+            }
+            if page.cursor.is_empty() {
+                break;
+            }
+            cursor = page.cursor;
+        }
+        assert_eq!(
+            listed,
+            ["docs/a", "docs/b/c", "docs/é"],
+            "in order, only live"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_that_is_too_much_is_refused() {
+    let locator = Locator::start().await;
+    let mut client = locator.client().await;
+    let prefix = |prefix: &str| v1::SearchRequest {
+        prefix: prefix.into(),
+        ..Default::default()
+    };
+    let wrong = [
+        v1::SearchRequest {
+            query: "a".into(),
+            ..prefix("docs/")
+        },
+        v1::SearchRequest {
+            r#type: "music".into(),
+            ..prefix("docs/")
+        },
+        prefix(&"a".repeat(1025)),
+        v1::SearchRequest {
+            cursor: vec![1; 30].into(),
+            ..prefix("docs/")
+        },
+    ];
+    for request in wrong {
+        let refused = client.search(request).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    }
+}

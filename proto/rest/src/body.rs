@@ -143,7 +143,8 @@ pub struct SearchQuery {
     pub cursor: Option<String>,
 }
 
-/// The answer of `GET /v1/search`: variants without `providers`.
+/// The answer of `GET /v1/search`: variants without `providers`, but for a search by `prefix`,
+/// which has up to 4 each.
 pub type SearchPage = Page<Variant>;
 
 /// `POST /v1/neighbour/place`: who could take a new copy?

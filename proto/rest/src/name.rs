@@ -77,6 +77,11 @@ impl InvalidName {
     }
 }
 
+/// What names that begin with `text` begin with, as they are kept.
+pub fn prefix(text: &str) -> String {
+    text.nfc().collect()
+}
+
 impl Name {
     /// Parses `text`, normalising it to NFC.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {

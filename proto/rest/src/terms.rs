@@ -4,13 +4,14 @@
 //! The index has at most [`MAX_WORDS`] distinct words of a name, the first ones, cut to
 //! [`MAX_WORD_BYTES`]; query words are cut alike, so a long word still finds itself. Besides, it
 //! has one type term: the category of the extension, or the extension when it has no category.
-//! A type term begins with U+0001, which no word contains.
+//! A type term begins with U+0001, which no word contains. The name itself is a term, too, behind
+//! U+0002: a walk over those terms meets the names in their order.
 
 use std::{fmt, str::FromStr};
 
 use unicode_normalization::UnicodeNormalization;
 
-use crate::Name;
+use crate::{Name, name};
 
 /// Distinct words of a name that are indexed.
 pub const MAX_WORDS: usize = 16;
@@ -195,10 +196,16 @@ pub fn file_type_term(extension: &str) -> String {
     }
 }
 
+/// What the terms of the names that begin with `prefix` begin with.
+pub fn name_term(prefix: &str) -> String {
+    format!("\u{2}{}", name::prefix(prefix))
+}
+
 /// All terms under which the index has a name.
 pub fn terms_of(name: &Name) -> Vec<String> {
     let mut terms = words_of(name);
     terms.extend(name.extension().as_deref().map(file_type_term));
+    terms.push(format!("\u{2}{name}"));
     terms
 }
 
@@ -216,13 +223,22 @@ mod tests {
     fn words_are_folded_and_distinct_and_the_type_is_a_term() {
         assert_eq!(
             terms_of(&name("Música/CANCIÓN_01 - canción.FLAC")),
-            ["música", "canción", "01", "flac", "\u{1}music"]
+            [
+                "música",
+                "canción",
+                "01",
+                "flac",
+                "\u{1}music",
+                "\u{2}Música/CANCIÓN_01 - canción.FLAC"
+            ]
         );
         assert_eq!(
             terms_of(&name("data.parquet")),
-            ["data", "parquet", "\u{1}.parquet"]
+            ["data", "parquet", "\u{1}.parquet", "\u{2}data.parquet"]
         );
-        assert_eq!(terms_of(&name("README")), ["readme"]);
+        assert_eq!(terms_of(&name("README")), ["readme", "\u{2}README"]);
+        // A name that was spelled otherwise has its own term as well.
+        assert_eq!(terms_of(&name("e\u{301}"))[1], name_term("e\u{301}"));
     }
 
     #[test]
@@ -245,9 +261,10 @@ mod tests {
         fn terms_are_bounded_and_never_contain_the_separator(text in "\\PC{1,300}") {
             if let Ok(name) = Name::parse(&text) {
                 let terms = terms_of(&name);
-                prop_assert!(terms.len() <= MAX_WORDS + 1);
+                prop_assert!(terms.len() <= MAX_WORDS + 2);
                 for term in &terms {
-                    prop_assert!(term.len() <= MAX_WORD_BYTES + 2);
+                    let is_name = term.starts_with('\u{2}');
+                    prop_assert!(is_name || term.len() <= MAX_WORD_BYTES + 2);
                     prop_assert!(!term.contains('\0'));
                 }
             }

@@ -10,9 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, StorageError, TableError};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
+    TableError,
+};
+use vecino_rest::terms::name_term;
 
-use super::schema::{self, APPLICATION, Counters, FORMAT, Keys, META, meta};
+use super::schema::{self, APPLICATION, Counters, FORMAT, FORMAT_WITHOUT_NAMES, Keys, META, meta};
+use crate::store::ResourceNo;
 
 /// Memory for pages of the file.
 const CACHE_BYTES: usize = 256 << 20;
@@ -107,7 +112,12 @@ fn existing(path: &Path) -> Result<Opened, String> {
 
 /// The database, if it is ours.
 pub(super) fn opened(database: Database) -> Result<Opened, String> {
-    let (keys, counts) = identify(&database)?;
+    let (keys, counts, format) = identify(&database)?;
+    if format == FORMAT_WITHOUT_NAMES {
+        log::info!("names are indexed once, for searches by their beginning");
+        let failed = |error| format!("names could not be indexed: {error}");
+        index_names(&database).map_err(failed)?;
+    }
     Ok(Opened {
         database,
         keys,
@@ -139,7 +149,7 @@ fn explain(error: &DatabaseError) -> String {
 }
 
 /// Reads whose file it is.
-fn identify(database: &Database) -> Result<(Keys, Counters), String> {
+fn identify(database: &Database) -> Result<(Keys, Counters, u32), String> {
     let foreign = || "the file is a database of another program and was left as it is".to_owned();
     let unreadable = |error: &dyn std::fmt::Display| format!("the file is corrupt ({error})");
     let reading = database.begin_read().map_err(|error| unreadable(&error))?;
@@ -158,18 +168,46 @@ fn identify(database: &Database) -> Result<(Keys, Counters), String> {
     let format = get(meta::FORMAT)?
         .and_then(|bytes| bytes.try_into().ok())
         .map(u32::from_le_bytes);
-    if format != Some(FORMAT) {
-        let found = format.map_or("unknown".to_owned(), |format| format.to_string());
-        return Err(format!(
-            "the file has store format {found}, this version reads {FORMAT}; it was left as it is"
-        ));
-    }
+    let format = match format {
+        Some(format @ (FORMAT | FORMAT_WITHOUT_NAMES)) => format,
+        other => {
+            let found = other.map_or("unknown".to_owned(), |format| format.to_string());
+            return Err(format!(
+                "the file has store format {found}, this version reads {FORMAT}; it was left as \
+                 it is"
+            ));
+        }
+    };
     let secret = get(meta::HASH_KEY)?.and_then(|bytes| bytes.try_into().ok());
     let counters = get(meta::COUNTERS)?.and_then(|bytes| Counters::from_bytes(&bytes));
     match (secret, counters) {
-        (Some(secret), Some(counters)) => Ok((Keys { secret }, counters)),
+        (Some(secret), Some(counters)) => Ok((Keys { secret }, counters, format)),
         _ => Err("the file is corrupt (its meta table lacks rows)".into()),
     }
+}
+
+/// Brings a file of [`FORMAT_WITHOUT_NAMES`] up to date, whole or not at all.
+fn index_names(database: &Database) -> Result<(), String> {
+    let failed = |error: redb::Error| error.to_string();
+    let writing = database.begin_write().map_err(|e| failed(e.into()))?;
+    {
+        let resources = writing.open_table(schema::RESOURCES);
+        let resources = resources.map_err(|e| failed(e.into()))?;
+        let terms = writing.open_table(schema::TERMS);
+        let mut terms = terms.map_err(|e| failed(e.into()))?;
+        for row in resources.iter().map_err(|e| failed(e.into()))? {
+            let (no, row) = row.map_err(|e| failed(e.into()))?;
+            let resource = schema::read_resource(row.value()).map_err(|e| e.to_string())?;
+            let term = name_term(resource.name.as_str());
+            let key = schema::term(&term, ResourceNo(no.value()));
+            terms.insert(&key[..], ()).map_err(|e| failed(e.into()))?;
+        }
+        let meta = writing.open_table(META);
+        let mut meta = meta.map_err(|e| failed(e.into()))?;
+        meta.insert(meta::FORMAT, &FORMAT.to_le_bytes()[..])
+            .map_err(|e| failed(e.into()))?;
+    }
+    writing.commit().map_err(|e| failed(e.into()))
 }
 
 fn create(path: &Path) -> Result<(), String> {

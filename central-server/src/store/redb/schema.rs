@@ -25,7 +25,9 @@ use crate::store::{
 };
 
 /// Version of everything in this module.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
+/// The format before, in which names were no terms; it is brought up to date when it is opened.
+pub(super) const FORMAT_WITHOUT_NAMES: u32 = 1;
 /// What `meta` has under `application` in a file of ours.
 pub(super) const APPLICATION: &[u8] = b"vecino locator";
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, sync::Arc};
 use proptest::prelude::*;
 use redb::TableDefinition;
 use tempfile::TempDir;
+use vecino_rest::terms::name_term;
 
 use super::*;
 use crate::store::{
@@ -321,5 +322,53 @@ proptest! {
             }
             Ok(())
         })?;
+    }
+}
+
+#[tokio::test]
+async fn a_store_from_before_names_were_indexed_is_brought_up_to_date() {
+    let directory = directory();
+    let path = directory.path().join("locator.redb");
+    let files = ["docs/a", "docs/b", "other"].map(|name| file(name, name));
+    {
+        let store = open(&directory).expect("opens");
+        let peer = store.register(row(1)).await.expect("registers").peer;
+        let change = announce(&files.iter().collect::<Vec<_>>());
+        let announced = store.announce(peer, [1; 32], change).await;
+        announced.expect("announces");
+        store.close().await;
+    }
+    {
+        let database = redb::Database::create(&path).expect("opens");
+        let writing = database.begin_write().expect("begins");
+        {
+            let mut meta = writing.open_table(schema::META).expect("opens");
+            let format = schema::FORMAT_WITHOUT_NAMES.to_le_bytes();
+            meta.insert(schema::meta::FORMAT, &format[..])
+                .expect("inserts");
+            let mut terms = writing.open_table(schema::TERMS).expect("opens");
+            terms
+                .retain(|key, ()| !key.starts_with(b"\x02"))
+                .expect("removes");
+        }
+        writing.commit().expect("commits");
+    }
+    for time in ["upgraded", "opened again"] {
+        let store = open(&directory).expect("opens");
+        let walk = Walk {
+            prefix: &name_term("docs/"),
+            exact: false,
+            after: None,
+            accept: &|_, _| true,
+            limit: 9,
+            row_budget: 99,
+        };
+        let page = store.walk(&walk, &ALL).await.expect("walks");
+        let names = page.found.iter().map(|found| found.resource.name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["docs/a", "docs/b"], "{time}");
+        let other = crate::store::Key::Name(name("other"));
+        let found = store.find(&other, &ALL).await.expect("finds");
+        assert_eq!(found.len(), 1, "{time}");
+        store.close().await;
     }
 }

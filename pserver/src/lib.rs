@@ -6,6 +6,7 @@
 pub mod api;
 pub mod config;
 pub mod content;
+pub mod copies;
 pub mod download;
 pub mod identity;
 pub mod locate;

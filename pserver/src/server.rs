@@ -30,6 +30,7 @@ use crate::{
     },
     config::Config,
     content::{Store, StoreError},
+    copies::Copier,
     download::{Downloads, choice::Me, fetch::Fetcher, job::Tools, source::Source},
     identity::{Identity, IdentityError},
     locate::{
@@ -358,6 +359,16 @@ fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
         .disable_redirects()
         .add_default_header(("User-Agent", concat!("vecino/", env!("CARGO_PKG_VERSION"))))
         .finish();
+    let outbound = Outbound::new(client.clone(), links, shared.metrics.clone());
+    let copier = Copier {
+        me: shared.peer,
+        site: shared.site.clone(),
+        on_loopback: shared.presence.on_loopback(),
+        outbound: outbound.clone(),
+        client,
+        store: shared.store.clone(),
+        metrics: shared.metrics.clone(),
+    };
     let tools = Tools {
         source: Source::new(
             shared.presence.on_loopback(),
@@ -372,11 +383,15 @@ fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
             peer: shared.peer,
             site: shared.site.clone(),
         },
-        outbound: Outbound::new(client, links, shared.metrics.clone()),
+        outbound,
         downloads: shared.downloads.clone(),
         tools,
     };
-    Worker { shared, fetcher }
+    Worker {
+        shared,
+        fetcher,
+        copier,
+    }
 }
 
 /// How others reach this peer, as long as nobody said: the address it is bound to, or the one

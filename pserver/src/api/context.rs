@@ -7,6 +7,7 @@ use vecino_rest::PeerId;
 use super::access::Policy;
 use crate::{
     content::Store,
+    copies::Copier,
     download::{Downloads, fetch::Fetcher},
     locate::{Strategy, central::presence::Presence, flood::Flood},
     metrics::Metrics,
@@ -44,6 +45,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// How other peers reach this one, once known.
+    pub fn own_url(&self) -> Option<String> {
+        self.presence.url().map(|url| url.to_string())
+    }
+
     /// The flood overlay, when this peer is part of it.
     pub fn flood(&self) -> Option<&Flood> {
         self.strategies
@@ -58,4 +64,6 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Asks the neighbours, fetches from providers.
     pub fetcher: Fetcher,
+    /// Places copies on other peers.
+    pub copier: Copier,
 }

@@ -9,7 +9,7 @@ use actix_web::{
 use vecino_rest::{Kind, Problem, body::Variant, name::InvalidName, problem};
 
 use crate::{
-    content::StoreError,
+    content::{StoreError, replica::ReplicaError},
     download::{JobError, fetch::FetchError},
     locate::{LocateError, flood::DialError},
     neighbour::outbound::OutboundError,
@@ -187,6 +187,19 @@ impl From<StoreError> for ApiError {
                 Kind::Storage
             }
             StoreError::Interrupted => Kind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<ReplicaError> for ApiError {
+    fn from(error: ReplicaError) -> Self {
+        let kind = match error {
+            ReplicaError::Store(error) => return error.into(),
+            ReplicaError::Busy | ReplicaError::ComingIn(_) => Kind::Busy,
+            ReplicaError::NoRoom { .. } => Kind::NoSpace,
+            ReplicaError::TooLarge(_) => Kind::TooLarge,
+            ReplicaError::Wrong { .. } => Kind::BadRequest,
         };
         Self::new(kind, error.to_string())
     }

@@ -1,6 +1,6 @@
 //! `/v1/files`: what this peer holds, and the transparent download.
 
-use std::{os::unix::fs::FileExt, sync::Arc};
+use std::{os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -8,8 +8,9 @@ use actix_web::{
     web,
 };
 use bytes::Bytes;
+use futures_util::stream::{self, Stream};
 use serde::Deserialize;
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::timeout};
 use vecino_rest::{
     Digest, Kind, Name,
     body::{FileEntry, Origin, Page, Stored},
@@ -25,9 +26,13 @@ use super::{
     respond::{self, Described, Prepared},
 };
 use crate::{
-    content::{Condition, Upload},
+    content::{Condition, Upload, catalogue::Entry},
+    copies::MAX_COPIES,
     download::{choice, choice::Wanted, fetch::Located},
 };
+
+/// While copies are placed, who waits for the answer hears something so often.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Deserialize)]
 struct ListQuery {
@@ -192,11 +197,8 @@ pub async fn put(
     let name = request::name_after(&request, route::FILES)?;
     let condition = condition(&request)?;
     let store = &worker.shared.store;
-    let announced = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
-        .unwrap_or(0);
+    let copies = copies(&request)?;
+    let announced = request::content_length(&request).unwrap_or(0);
     if announced > MAX_SIZE {
         return Err(ApiError::new(
             Kind::TooLarge,
@@ -217,48 +219,75 @@ pub async fn put(
         name: name.clone(),
         digest: shared.entry.digest,
         size: shared.entry.stamp.size,
-        holders: worker
-            .shared
-            .presence
-            .url()
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        holders: worker.shared.own_url().into_iter().collect(),
     };
     let mut response = if shared.created {
         HttpResponse::Created()
     } else {
         HttpResponse::Ok()
     };
-    Ok(response
+    response
         .insert_header((header::ETAG, format!("\"{}\"", shared.entry.digest)))
-        .insert_header((header::LOCATION, route::file(&name)))
-        .json(stored))
+        .insert_header((header::LOCATION, route::file(&name)));
+    if copies == 0 {
+        return Ok(response.json(stored));
+    }
+    response.insert_header(header::ContentType::json());
+    Ok(response.streaming(placing(worker, shared.entry, copies, stored)))
 }
 
-/// Bytes that are written at once.
-const WRITE_BLOCK: usize = 1 << 20;
+#[derive(Debug, Deserialize)]
+struct PutQuery {
+    #[serde(default)]
+    replicas: usize,
+}
+
+/// How many further peers are to hold what is put.
+fn copies(request: &HttpRequest) -> Result<usize, ApiError> {
+    let PutQuery { replicas } = request::query(request)?;
+    if replicas > MAX_COPIES {
+        return Err(ApiError::new(
+            Kind::BadRequest,
+            format!("replicas={replicas}: expected 0 to {MAX_COPIES}"),
+        ));
+    }
+    Ok(replicas)
+}
+
+/// The answer to who put a file that is shared by now, while copies of it are placed: `stored` as
+/// JSON, and until it is known who holds it, white space.
+fn placing(
+    worker: web::Data<Worker>,
+    entry: Arc<Entry>,
+    copies: usize,
+    mut stored: Stored,
+) -> impl Stream<Item = Result<Bytes, serde_json::Error>> + 'static {
+    let placed = async move {
+        let own_url = worker.shared.own_url();
+        let holders = worker.copier.copy(&entry, copies, own_url.as_deref());
+        stored.holders.extend(holders.await);
+        serde_json::to_vec(&stored).map(Bytes::from)
+    };
+    stream::unfold(Some(Box::pin(placed)), async |placing| {
+        let mut placed = placing?;
+        match timeout(SIGN_OF_LIFE, &mut placed).await {
+            Ok(stored) => Some((stored, None)),
+            Err(_) => Some((Ok(Bytes::from_static(b"\n")), Some(placed))),
+        }
+    })
+}
 
 async fn receive(payload: &mut web::Payload, upload: &Upload) -> Result<(), ApiError> {
     let mut at = 0;
-    let mut block = Vec::with_capacity(WRITE_BLOCK);
-    loop {
-        let chunk = request::next_chunk(payload).await?;
-        let is_last = chunk.is_none();
-        block.extend_from_slice(&chunk.unwrap_or_else(Bytes::new));
-        if block.len() >= WRITE_BLOCK || is_last {
-            let (file, full) = (Arc::clone(&upload.file), std::mem::take(&mut block));
-            let length = full.len() as u64;
-            let written = spawn_blocking(move || file.write_all_at(&full, at)).await;
-            written
-                .map_err(|_| ApiError::new(Kind::Internal, "interrupted"))?
-                .map_err(|error| ApiError::from(crate::download::JobError::io(error)))?;
-            at += length;
-        }
-        if is_last {
-            return Ok(());
-        }
+    while let Some(block) = request::next_block(payload).await? {
+        let (file, length) = (Arc::clone(&upload.file), block.len() as u64);
+        let written = spawn_blocking(move || file.write_all_at(&block, at)).await;
+        written
+            .map_err(|_| ApiError::new(Kind::Internal, "interrupted"))?
+            .map_err(|error| ApiError::from(crate::download::JobError::io(error)))?;
+        at += length;
     }
+    Ok(())
 }
 
 /// `DELETE /v1/files/NAME`.

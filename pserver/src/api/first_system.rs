@@ -41,6 +41,8 @@ pub async fn pedir_recurso(
     };
     let variants = worker.shared.inbound.locate(query).await?;
     let providers = variants.iter().flat_map(|variant| &variant.providers);
+    // This contract knows whole files only.
+    let providers = providers.filter(|provider| !provider.partial);
     Ok(answer(
         providers
             .choose(&mut rand::rng())

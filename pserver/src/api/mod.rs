@@ -15,6 +15,7 @@ pub mod neighbour;
 pub mod network;
 pub mod overlay;
 pub mod range;
+pub mod replicas;
 pub mod request;
 pub mod respond;
 
@@ -79,9 +80,14 @@ pub fn routes(app: &mut ServiceConfig) {
     let peers = [
         resource(route::NEIGHBOUR_LOCATE, [post().to(neighbour::locate)]),
         resource(route::NEIGHBOUR_SEARCH, [post().to(neighbour::search)]),
+        resource(route::NEIGHBOUR_PLACE, [post().to(neighbour::place)]),
         resource(
             format!("{}/{{digest}}", route::BLOBS),
-            [get().to(blobs::get), head().to(blobs::get)],
+            [
+                get().to(blobs::get),
+                head().to(blobs::get),
+                put().to(replicas::put),
+            ],
         ),
         resource(
             format!("{}/{{digest}}/pieces", route::BLOBS),

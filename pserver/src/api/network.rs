@@ -21,10 +21,19 @@ pub async fn search(
 ) -> Result<web::Json<SearchPage>, ApiError> {
     let query: SearchQuery = request::query(&request)?;
     request::limit(query.limit)?;
-    if query.q.trim().is_empty() && query.file_type.is_none() {
+    let by_words = !query.q.trim().is_empty() || query.file_type.is_some();
+    let by_prefix = query
+        .prefix
+        .as_ref()
+        .is_some_and(|prefix| !prefix.is_empty());
+    if by_words == by_prefix {
         return Err(ApiError::new(
             Kind::BadRequest,
-            "nothing to search for: give q, type, or both",
+            if by_words {
+                "prefix is given together with q or type: give one or the other"
+            } else {
+                "nothing to search for: give q, type, or both, or prefix"
+            },
         ));
     }
     let local = worker.shared.flood().filter(|flood| flood.has_discovered());

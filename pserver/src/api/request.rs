@@ -80,6 +80,36 @@ pub async fn next_chunk(payload: &mut web::Payload) -> Result<Option<Bytes>, Api
     }
 }
 
+/// Bytes that are written at once.
+const BLOCK: usize = 1 << 20;
+
+/// The next bytes of the body, a block of what the network gives in smaller chunks; `None` at its
+/// end.
+pub async fn next_block(payload: &mut web::Payload) -> Result<Option<Vec<u8>>, ApiError> {
+    let mut block = Vec::new();
+    while block.len() < BLOCK {
+        let Some(chunk) = next_chunk(payload).await? else {
+            break;
+        };
+        if block.capacity() < BLOCK && block.len() + chunk.len() > block.capacity() {
+            // A large body fills it; a small one ends first.
+            block.reserve_exact(if block.is_empty() {
+                chunk.len()
+            } else {
+                BLOCK + chunk.len()
+            });
+        }
+        block.extend_from_slice(&chunk);
+    }
+    Ok((!block.is_empty()).then_some(block))
+}
+
+/// The length that the client says the body has.
+pub fn content_length(request: &HttpRequest) -> Option<u64> {
+    let value = request.headers().get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
 /// A JSON body. Says of what it is not `expected`.
 pub async fn json<T: DeserializeOwned>(
     payload: &mut web::Payload,

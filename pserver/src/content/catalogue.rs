@@ -10,13 +10,16 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use vecino_rest::{
     Digest, Name,
     body::{FileCounts, FileEntry, Origin},
 };
 
-use super::stamp::Stamp;
+use super::{
+    partials::{Held, Partial, Partials},
+    stamp::Stamp,
+};
 
 /// A file that was hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +112,7 @@ struct Inner {
 pub struct Catalogue {
     inner: RwLock<Inner>,
     feed: broadcast::Sender<Change>,
+    partials: Arc<Partials>,
 }
 
 impl Default for Catalogue {
@@ -116,6 +120,7 @@ impl Default for Catalogue {
         Self {
             inner: RwLock::default(),
             feed: broadcast::channel(FEED_CAPACITY).0,
+            partials: Arc::default(),
         }
     }
 }
@@ -283,6 +288,17 @@ impl Catalogue {
     /// Every change from now on.
     pub fn follow(&self) -> broadcast::Receiver<Change> {
         self.feed.subscribe()
+    }
+
+    /// Lets others find that some pieces of `record` can be had here, while the guard lives. The
+    /// catalogue itself holds only what is whole.
+    pub fn partial(&self, record: Record) -> Partial {
+        self.partials.begin(record)
+    }
+
+    /// Follows what is held in part.
+    pub fn follow_partials(&self) -> watch::Receiver<Held> {
+        self.partials.follow()
     }
 }
 

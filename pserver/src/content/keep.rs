@@ -75,7 +75,7 @@ impl Store {
             });
             let kept = written
                 .map_err(StoreError::io("download cannot be written"))
-                .and_then(|()| self.admit_as(&temporary, name, digest, None));
+                .and_then(|()| self.keep_file(&temporary, name, digest, None));
             if kept.is_err() {
                 // Of no use any more; the error says why.
                 let _ = fs::remove_file(&temporary);
@@ -115,16 +115,18 @@ impl Store {
         part: &Part,
     ) -> Result<Stamp, StoreError> {
         let pieces = (part.pieces.len() > 1).then(|| part.pieces.as_slice().into());
-        self.admit_as(finished, name, digest, pieces)
+        Ok(self.keep_file(finished, name, digest, pieces)?.stamp)
     }
 
-    fn admit_as(
+    /// Gives a verified and synced file its name, or that with the beginning of its digest in it
+    /// where the name is taken. Blocks.
+    pub(super) fn keep_file(
         &self,
         finished: &Path,
         name: Name,
         digest: Digest,
         pieces: Option<Arc<[Digest]>>,
-    ) -> Result<Stamp, StoreError> {
+    ) -> Result<Entry, StoreError> {
         let taken = StoreError::Conflict(format!(
             "{name:?} cannot be kept: its place in the download directory is taken"
         ));
@@ -142,8 +144,8 @@ impl Store {
                         stamp,
                         digest,
                     };
-                    self.importer.admit(vec![(entry, pieces)]);
-                    return Ok(stamp);
+                    self.importer.admit(vec![(entry.clone(), pieces)]);
+                    return Ok(entry);
                 }
             }
         }

@@ -11,8 +11,10 @@ pub mod index;
 mod keep;
 pub mod ledger;
 pub mod part;
+pub mod partials;
 pub mod publish;
 pub mod read;
+pub mod replica;
 pub mod scan;
 pub mod stamp;
 #[cfg(test)]
@@ -44,6 +46,7 @@ use self::{
     ledger::Ledger,
     publish::{Replace, publish},
     read::OpenFile,
+    replica::Incoming,
     scan::is_hidden,
     stamp::Stamp,
 };
@@ -132,6 +135,7 @@ pub struct Store {
     importer: Arc<Importer>,
     /// Held while a name is decided on, so that two uploads of one name come one after the other.
     naming: Mutex<()>,
+    incoming: Arc<Incoming>,
 }
 
 impl Store {
@@ -196,6 +200,7 @@ impl Store {
             ledger,
             importer,
             naming: Mutex::default(),
+            incoming: Arc::default(),
         })
     }
 

@@ -83,6 +83,75 @@ fn subtree(layout: &Layout, bytes: u64, pieces: &[Digest]) -> [u8; 32] {
     merge_subtrees_non_root(&left, &right, Mode::Hash)
 }
 
+/// The piece hashes of a content whose bytes come in order, in blocks of any size.
+#[derive(Debug)]
+pub struct PieceHashes {
+    layout: Layout,
+    bytes: u64,
+    hasher: PieceHasher,
+    pieces: Vec<Digest>,
+}
+
+impl PieceHashes {
+    /// No byte of the content came yet.
+    pub fn new(layout: Layout) -> Self {
+        Self {
+            hasher: PieceHasher::new(&layout, 0),
+            layout,
+            bytes: 0,
+            pieces: Vec::new(),
+        }
+    }
+
+    /// How many bytes came.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The next bytes; false when there are more than the layout has.
+    pub fn update(&mut self, mut block: &[u8]) -> bool {
+        while !block.is_empty() {
+            let index = self.pieces.len() as u32;
+            if index >= self.layout.pieces() {
+                return false;
+            }
+            let left = self.layout.range(index).end - self.bytes;
+            let taken = usize::try_from(left).map_or(block.len(), |left| left.min(block.len()));
+            if taken == 0 {
+                return false;
+            }
+            self.hasher.update(&block[..taken]);
+            self.bytes += taken as u64;
+            block = &block[taken..];
+            if taken as u64 == left {
+                self.next_piece();
+            }
+        }
+        true
+    }
+
+    fn next_piece(&mut self) {
+        self.pieces.push(self.hasher.finish(&self.layout));
+        let index = self.pieces.len() as u32;
+        if index < self.layout.pieces() {
+            self.hasher = PieceHasher::new(&self.layout, index);
+        }
+    }
+
+    /// The digest and the piece hashes; `None` when bytes are missing.
+    pub fn finish(&mut self) -> Option<(Digest, Vec<Digest>)> {
+        if self.bytes != self.layout.size() {
+            return None;
+        }
+        // The empty content has one piece, of no byte.
+        if self.pieces.is_empty() {
+            self.next_piece();
+        }
+        let pieces = std::mem::take(&mut self.pieces);
+        Some((merge(&self.layout, &pieces)?, pieces))
+    }
+}
+
 /// Hashes all that `source` gives, which must be exactly the bytes of `layout`: the piece hashes
 /// in order. `UnexpectedEof` or `InvalidData` when there are fewer or more.
 pub fn hash_pieces(layout: &Layout, mut source: impl Read) -> io::Result<Vec<Digest>> {

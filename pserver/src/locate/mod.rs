@@ -14,7 +14,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 use tonic::service::RoutesBuilder;
 use vecino_rest::{
-    body::{LocateQuery, SearchPage, SearchQuery, Variant},
+    body::{LocateQuery, Provider, SearchPage, SearchQuery, Variant},
     overlay::OverlayView,
 };
 
@@ -85,6 +85,11 @@ pub trait Strategy: Send + Sync + std::fmt::Debug {
     fn locate<'a>(&'a self, query: &'a LocateQuery) -> Lookup<'a, Vec<Variant>>;
     /// Names by the words in them; [`LocateError::Unsupported`] where nothing knows them all.
     fn search<'a>(&'a self, query: &'a SearchQuery) -> Lookup<'a, SearchPage>;
+    /// Live peers with room for a new copy of `size` bytes, the better choice first, the asker
+    /// among them perhaps; [`LocateError::Unsupported`] where nothing knows them.
+    fn place(&self, _size: u64) -> Lookup<'_, Vec<Provider>> {
+        Box::pin(async { Err(LocateError::Unsupported) })
+    }
     /// What it knows of the overlay that it is part of, for people; `None` for the central
     /// locator.
     fn view(&self) -> Option<OverlayView> {
@@ -150,9 +155,23 @@ impl Locator {
 
     /// Names by the words in them, from the first strategy that can be searched now.
     pub async fn search(&self, query: &SearchQuery) -> Result<SearchPage, LocateError> {
+        let search = async |strategy: &dyn Strategy| strategy.search(query).await;
+        self.first(search).await
+    }
+
+    /// Live peers for a new copy, from the first strategy that knows some now.
+    pub async fn place(&self, size: u64) -> Result<Vec<Provider>, LocateError> {
+        let place = async |strategy: &dyn Strategy| strategy.place(size).await;
+        self.first(place).await
+    }
+
+    async fn first<T>(
+        &self,
+        ask: impl AsyncFn(&dyn Strategy) -> Result<T, LocateError>,
+    ) -> Result<T, LocateError> {
         let mut error = LocateError::Unsupported;
         for strategy in &self.strategies {
-            match strategy.search(query).await {
+            match ask(&**strategy).await {
                 Err(LocateError::Unsupported) => {}
                 Err(LocateError::Unavailable) => error = LocateError::Unavailable,
                 answered => return answered,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use moka::{Expiry, future::Cache};
-use vecino_rest::body::{LocateQuery, SearchPage, SearchQuery, Variant};
+use vecino_rest::body::{LocateQuery, Provider, SearchPage, SearchQuery, Variant};
 
 use crate::{
     locate::{LocateError, Locator},
@@ -93,6 +93,11 @@ impl Inbound {
     /// Names by the words in them.
     pub async fn search(&self, query: &SearchQuery) -> Result<SearchPage, LocateError> {
         self.locator.search(query).await
+    }
+
+    /// Live peers with room for a new copy.
+    pub async fn place(&self, size: u64) -> Result<Vec<Provider>, LocateError> {
+        self.locator.place(size).await
     }
 }
 

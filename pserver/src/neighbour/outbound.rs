@@ -17,7 +17,7 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use vecino_rest::{
     Kind, Name, Problem,
-    body::{LocateQuery, Located, SearchPage, SearchQuery, Variant},
+    body::{LocateQuery, Located, PlaceQuery, Placed, Provider, SearchPage, SearchQuery, Variant},
     frozen::{self, PedirRecursoBody},
     problem, route,
 };
@@ -34,6 +34,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 const _: () = assert!(LOCATE_WITHIN.as_millis() < ANSWER_WITHIN.as_millis());
 /// Largest answer, in bytes.
 const MAX_ANSWER: usize = 8 << 20;
+/// Peers that are asked for to take copies: as many as there can be, so that some may fail.
+const PLACES: u32 = 16;
 /// A link not tried for so long is tried before it is shown.
 const SHOW_NO_OLDER: Duration = Duration::from_secs(5);
 /// How long that may take.
@@ -122,7 +124,7 @@ impl Outbound {
                 match self.post(link, route::NEIGHBOUR_LOCATE, query).await {
                     Reply::FirstSystem => link.speaks_first_system(Instant::now()),
                     Reply::Answer(body) => {
-                        return parse(&body, understood);
+                        return parse(&body, |located: Located| understood(located.variants));
                     }
                     other => return other.without_answer(),
                 }
@@ -145,11 +147,33 @@ impl Outbound {
     /// Names by the words in them.
     pub async fn search(&self, query: &SearchQuery) -> Result<SearchPage, OutboundError> {
         let ask = async |link: &Link| match self.post(link, route::NEIGHBOUR_SEARCH, query).await {
-            Reply::Answer(body) => parse(&body, |page: SearchPage| page),
+            Reply::Answer(body) => parse(&body, |page: SearchPage| SearchPage {
+                items: understood(page.items),
+                ..page
+            }),
             Reply::FirstSystem => Reply::NotSupported,
             other => other.without_answer(),
         };
         self.first(ask, "this network cannot be searched").await
+    }
+
+    /// Live peers with room for a new copy of `size` bytes, this one among them perhaps.
+    pub async fn place(&self, size: u64) -> Result<Vec<Provider>, OutboundError> {
+        let query = PlaceQuery {
+            size,
+            count: PLACES,
+        };
+        let placed = |placed: Placed| {
+            let mut peers = placed.peers;
+            peers.truncate(PLACES as usize);
+            peers
+        };
+        let ask = async |link: &Link| match self.post(link, route::NEIGHBOUR_PLACE, &query).await {
+            Reply::Answer(body) => parse(&body, placed),
+            Reply::FirstSystem => Reply::NotSupported,
+            other => other.without_answer(),
+        };
+        self.first(ask, "they do not know who has room").await
     }
 
     /// The URL of a provider, by the first system's contract, which every neighbour speaks.
@@ -274,8 +298,7 @@ impl<T> Reply<T> {
 
 /// What a neighbour tells is as hostile as anything else from outside: providers that are not
 /// where a provider may be are left out.
-fn understood(located: Located) -> Vec<Variant> {
-    let mut variants = located.variants;
+fn understood(mut variants: Vec<Variant>) -> Vec<Variant> {
     for variant in &mut variants {
         variant
             .providers

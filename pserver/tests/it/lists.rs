@@ -204,3 +204,46 @@ async fn the_status_counts_what_there_is() {
     assert_eq!(status.neighbours[0].url, format!("http://{}", sharing.addr));
     assert_eq!(status.neighbours[0].state, vecino_rest::body::LinkState::Up);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_the_network_is_listed_by_its_prefix() {
+    let stage = Stage::start().await;
+    let sharing = stage.peer("sharing").start().await;
+    let asking = stage.peer("asking").neighbour(sharing.addr).start().await;
+    let names: Vec<_> = (0..25).map(|number| format!("docs/{number:02}")).collect();
+    let content = Content::new("in a folder", 10);
+    let others = ["docs", "Docs/00", "docs2/00", "other/docs/00"];
+    let all = names.iter().map(String::as_str).chain(others);
+    let records: Vec<_> = all.map(|name| (name, &content)).collect();
+    stage.announce("http://127.0.0.1:9", &records).await;
+    for limit in [7, 1000] {
+        let target = format!("/v1/search?prefix=docs/&limit={limit}");
+        let pages = walk::<vecino_rest::body::Variant>(&asking, &target).await;
+        let hits: Vec<_> = pages.into_iter().flatten().collect();
+        let found: Vec<_> = hits.iter().map(|hit| hit.name.to_string()).collect();
+        assert_eq!(found, names, "in order");
+        for hit in hits {
+            assert_eq!((hit.provider_count, hit.size), (1, Some(10)));
+            assert_eq!(hit.providers[0].url, "http://127.0.0.1:9");
+        }
+    }
+    for wrong in [
+        "prefix=docs/&q=a",
+        "prefix=docs/&type=music",
+        "prefix=",
+        "q=",
+    ] {
+        let refused = asking.get(format!("/v1/search?{wrong}")).await;
+        assert_eq!(
+            (refused.status, refused.kind()),
+            (400, Kind::BadRequest),
+            "{wrong}"
+        );
+    }
+    let body = r#"{"prefix": "docs/", "q": "a"}"#;
+    let refused = sharing
+        .send(&Request::json("/v1/neighbour/search", body))
+        .await;
+    assert_eq!((refused.status, refused.kind()), (400, Kind::BadRequest));
+    assert!(refused.text().contains("prefix"), "{}", refused.text());
+}

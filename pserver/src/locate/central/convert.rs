@@ -53,7 +53,7 @@ fn provider(provider: v1::Provider) -> Option<Provider> {
         peer: PeerId::from_slice(&provider.peer_id),
         url: url.to_string(),
         site: is_label.then_some(site),
-        partial: false,
+        partial: provider.partial,
     })
 }
 
@@ -80,12 +80,32 @@ pub(super) fn search_request(query: &SearchQuery) -> Result<v1::SearchRequest, L
         r#type: query.file_type.clone().unwrap_or_default(),
         limit: query.limit.unwrap_or_default(),
         cursor: cursor.into(),
-        prefix: String::new(),
+        prefix: query.prefix.clone().unwrap_or_default(),
     })
 }
 
+/// Peers that an answer to a question for places has at most.
+const MAX_PLACED: u32 = 16;
+
+/// The question for places as the directory takes it. Whom to leave out and which site to prefer
+/// would tell who asks: the asker sees to both itself.
+pub(super) fn place_request(size: u64) -> v1::PlaceRequest {
+    v1::PlaceRequest {
+        size,
+        count: MAX_PLACED,
+        exclude: Vec::new(),
+        site: String::new(),
+    }
+}
+
+/// Those of the peers that can be understood, in their order.
+pub(super) fn placed(response: v1::PlaceResponse) -> Vec<Provider> {
+    let peers = response.peers.into_iter().take(MAX_PLACED as usize);
+    peers.filter_map(provider).collect()
+}
+
 /// What a locator may have found wrong with a question, by the field its message begins with.
-const REFUSALS: [(&str, &str); 4] = [
+const REFUSALS: [(&str, &str); 5] = [
     (
         "query",
         "q: expected 1 to 16 words of letters or digits, at most 256 bytes together",
@@ -97,6 +117,10 @@ const REFUSALS: [(&str, &str); 4] = [
     (
         "cursor",
         "cursor: expected that of the page before, of the same search",
+    ),
+    (
+        "prefix",
+        "prefix: expected the beginning of names, at most 1024 bytes, and neither q nor type",
     ),
     ("provider", "provider: expected a peer id or a URL"),
 ];

@@ -14,11 +14,14 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code, Response, Status,
+    transport::{Channel, Endpoint},
+};
 use vecino_grpc::v1::{self, directory_client::DirectoryClient};
 use vecino_rest::{
     PeerUrl,
-    body::{LocateQuery, SearchPage, SearchQuery, Variant},
+    body::{LocateQuery, Provider, SearchPage, SearchQuery, Variant},
 };
 
 use self::lookups::{Answer, Failure, Lookups};
@@ -82,17 +85,29 @@ impl Remote {
 
     async fn search(&self, request: v1::SearchRequest) -> Result<SearchPage, LocateError> {
         let mut directory = self.directory.clone();
-        match timeout(ANSWER_WITHIN, directory.search(request)).await {
-            Ok(Ok(response)) => Ok(convert::search_page(response.into_inner())),
-            Ok(Err(status)) => Err(match status.code() {
-                tonic::Code::InvalidArgument => {
-                    LocateError::BadQuery(convert::refusal(status.message()))
-                }
-                tonic::Code::Unimplemented => LocateError::Unsupported,
-                _ => LocateError::Unavailable,
-            }),
-            Err(_) => Err(LocateError::Unavailable),
-        }
+        let response = answer(directory.search(request)).await?;
+        Ok(convert::search_page(response))
+    }
+
+    async fn place(&self, size: u64) -> Result<Vec<Provider>, LocateError> {
+        let mut directory = self.directory.clone();
+        let response = answer(directory.place(convert::place_request(size))).await?;
+        Ok(convert::placed(response))
+    }
+}
+
+/// The answer to a single question.
+async fn answer<T>(
+    asked: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, LocateError> {
+    match timeout(ANSWER_WITHIN, asked).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(match status.code() {
+            Code::InvalidArgument => LocateError::BadQuery(convert::refusal(status.message())),
+            Code::Unimplemented => LocateError::Unsupported,
+            _ => LocateError::Unavailable,
+        }),
+        Err(_) => Err(LocateError::Unavailable),
     }
 }
 
@@ -166,5 +181,9 @@ impl Strategy for Central {
             let request = convert::search_request(query)?;
             self.first(|remote| remote.search(request.clone())).await
         })
+    }
+
+    fn place(&self, size: u64) -> Lookup<'_, Vec<Provider>> {
+        Box::pin(self.first(move |remote| remote.place(size)))
     }
 }

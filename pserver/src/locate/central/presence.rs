@@ -4,9 +4,10 @@
 //! Invariant: while a session lives, the locator's records of this peer follow the catalogue:
 //! after registering, buckets whose fingerprints differ are replaced; from then on each change is
 //! announced in order. Falling behind the catalogue ends the session, and the next one compares
-//! again. Each configured locator has a session of its own, so that any of them knows this peer.
+//! again. What is held in part is told anew in each session: the locator forgets it with the lease. Each configured locator has a session of its own, so that any of them knows this peer.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -24,12 +25,13 @@ use vecino_grpc::v1::{
     self, AnnounceRequest, AnnounceResponse, DeregisterRequest, KeepAliveRequest, RegisterRequest,
     RegisterResponse, directory_client::DirectoryClient,
 };
-use vecino_rest::{PeerKey, PeerUrl, body::Origin};
+use vecino_rest::{Digest, Name, PeerKey, PeerUrl, body::Origin};
 
 use super::ANSWER_WITHIN;
 use crate::content::{
     Store,
     catalogue::{Change, Record},
+    partials::Held,
 };
 
 /// Records in one message; the directory takes 4096.
@@ -234,6 +236,7 @@ impl Announcer {
         let mut client = DirectoryClient::new(channel.clone());
         // Before the snapshot below, so that nothing falls between.
         let mut changes = self.store.catalogue().follow();
+        let mut partials = self.store.catalogue().follow_partials();
         let registered = within(client.register(self.registration()))
             .await?
             .into_inner();
@@ -255,6 +258,7 @@ impl Announcer {
             acks,
             sent: 0,
             acknowledged: 0,
+            partial: BTreeSet::new(),
             presence: self.presence.clone(),
         };
         let _online = self.presence.begin();
@@ -307,6 +311,15 @@ impl Announcer {
                     };
                     sleep(GATHER).await;
                     outbox.announce(first, &mut changes).await?;
+                }
+                changed = partials.changed(), if differing.as_slice().is_empty() && outbox.has_room() => {
+                    if changed.is_err() {
+                        return Ok(End::Stopping);
+                    }
+                    // What is whole before this has passed is never told as partial.
+                    sleep(GATHER).await;
+                    let held = partials.borrow_and_update().clone();
+                    outbox.announce_partials(&held).await?;
                 }
             }
         }
@@ -364,6 +377,8 @@ struct Outbox<'a> {
     acks: Streaming<AnnounceResponse>,
     sent: u64,
     acknowledged: u64,
+    /// What the locator was told to be held in part.
+    partial: BTreeSet<(Digest, Name)>,
     presence: Arc<Presence>,
 }
 
@@ -427,7 +442,7 @@ impl Outbox<'_> {
         first: Change,
         changes: &mut broadcast::Receiver<Change>,
     ) -> Result<(), End> {
-        let mut last = std::collections::BTreeMap::new();
+        let mut last = BTreeMap::new();
         let mut next = Some(first);
         while let Some(change) = next.take() {
             let key = match &change {
@@ -447,16 +462,52 @@ impl Outbox<'_> {
         for change in last.into_values() {
             match change {
                 Change::Added(record) => announce.push(to_wire(&record)),
-                Change::Removed(digest, name) => withdraw.push(v1::Record {
-                    name: name.to_string(),
-                    digest: digest.as_bytes().to_vec().into(),
-                    size: 0,
-                    modified_ms: 0,
-                    partial: false,
-                }),
+                Change::Removed(digest, name) => withdraw.push(gone(&digest, &name)),
             }
         }
         self.send(announce, withdraw, None).await
+    }
+
+    /// Tells what came to be `held` in part, and what is no longer. More than a message takes waits
+    /// for the next change: it is a hint.
+    async fn announce_partials(&mut self, held: &Held) -> Result<(), End> {
+        let partial = |record| v1::Record {
+            partial: true,
+            ..record
+        };
+        let ended = self.partial.iter();
+        let ended: Vec<_> = ended
+            .filter(|key| !held.contains_key(key))
+            .cloned()
+            .collect();
+        let begun = held.iter().filter(|(key, _)| !self.partial.contains(key));
+        let begun: Vec<_> = begun.take(BATCH - ended.len()).collect();
+        if begun.is_empty() && ended.is_empty() {
+            return Ok(());
+        }
+        let announce = begun
+            .iter()
+            .map(|(_, (record, _))| partial(to_wire(record)));
+        let withdraw = ended
+            .iter()
+            .map(|(digest, name)| partial(gone(digest, name)));
+        let (announce, withdraw) = (announce.collect(), withdraw.collect());
+        for key in &ended {
+            self.partial.remove(key);
+        }
+        self.partial
+            .extend(begun.into_iter().map(|(key, _)| key.clone()));
+        self.send(announce, withdraw, None).await
+    }
+}
+
+fn gone(digest: &Digest, name: &Name) -> v1::Record {
+    v1::Record {
+        name: name.to_string(),
+        digest: digest.as_bytes().to_vec().into(),
+        size: 0,
+        modified_ms: 0,
+        partial: false,
     }
 }
 

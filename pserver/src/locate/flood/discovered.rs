@@ -14,6 +14,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use vecino_rest::{
     Digest, Name, PeerId,
     body::{Page, Provider, SearchPage, SearchQuery, Variant},
+    name,
     terms::{FileType, MAX_WORDS, normalised_words, words_of},
 };
 
@@ -31,6 +32,8 @@ const MAX_PAGE: usize = 1000;
 const MAX_QUERY_BYTES: usize = 256;
 /// Providers shown of one content.
 const MAX_PROVIDERS: usize = 32;
+/// Providers shown of one content in a search by prefix, as the locator has it.
+const PREFIX_PROVIDERS: usize = 4;
 
 #[derive(Debug)]
 struct Entry {
@@ -127,18 +130,39 @@ impl Discovered {
         cursor: Option<&str>,
         now: Instant,
     ) -> Result<Page<Variant>, LocateError> {
-        self.page(limit.min(MAX_PAGE), cursor, now, true, |name, _| {
-            name.as_str().starts_with(prefix)
-        })
+        self.page(
+            limit.min(MAX_PAGE),
+            cursor,
+            now,
+            MAX_PROVIDERS,
+            |name, _| name.as_str().starts_with(prefix),
+        )
     }
 
-    /// A page of what matches `query`, in order of name.
+    /// A page of what matches `query`, in order of name; in a search by prefix with some providers.
     pub(super) fn search(
         &self,
         query: &SearchQuery,
         now: Instant,
     ) -> Result<SearchPage, LocateError> {
         let wrong = |why: &str| Err(LocateError::BadQuery(why.to_owned()));
+        let limit = query.limit.map_or(DEFAULT_PAGE, |limit| {
+            limit.clamp(1, MAX_PAGE as u32) as usize
+        });
+        if let Some(prefix) = query.prefix.as_deref().filter(|text| !text.is_empty()) {
+            let is_alone = query.q.is_empty() && query.file_type.is_none();
+            if !is_alone || prefix.len() > name::MAX_BYTES {
+                return wrong(
+                    "prefix: expected the beginning of names, at most 1024 bytes, and neither q \
+                     nor type",
+                );
+            }
+            let prefix = name::prefix(prefix);
+            let cursor = query.cursor.as_deref();
+            return self.page(limit, cursor, now, PREFIX_PROVIDERS, |name, _| {
+                name.as_str().starts_with(&prefix)
+            });
+        }
         let words: Vec<_> = normalised_words(&query.q).collect();
         if query.q.len() > MAX_QUERY_BYTES || words.len() > MAX_WORDS {
             return wrong("q: expected at most 16 words, at most 256 bytes together");
@@ -158,10 +182,7 @@ impl Discovered {
         if words.is_empty() && file_type.is_none() {
             return wrong("q: expected a word of letters or digits, or a type");
         }
-        let limit = query.limit.map_or(DEFAULT_PAGE, |limit| {
-            limit.clamp(1, MAX_PAGE as u32) as usize
-        });
-        self.page(limit, query.cursor.as_deref(), now, false, |name, entry| {
+        self.page(limit, query.cursor.as_deref(), now, 0, |name, entry| {
             let has = |prefix: &String| entry.words.iter().any(|word| word.starts_with(prefix));
             words.iter().all(has) && file_type.as_ref().is_none_or(|wanted| wanted.matches(name))
         })
@@ -172,7 +193,7 @@ impl Discovered {
         limit: usize,
         cursor: Option<&str>,
         now: Instant,
-        with_providers: bool,
+        providers: usize,
         wanted: impl Fn(&Name, &Entry) -> bool,
     ) -> Result<Page<Variant>, LocateError> {
         let after = cursor.map(parse_cursor).transpose()?;
@@ -184,9 +205,7 @@ impl Discovered {
             .files
             .range((start, Bound::Unbounded))
             .filter(|((name, _), entry)| wanted(name, entry))
-            .filter_map(|((name, digest), entry)| {
-                entry.variant(name, *digest, now, with_providers)
-            });
+            .filter_map(|((name, digest), entry)| entry.variant(name, *digest, now, providers));
         let items: Vec<Variant> = matching.by_ref().take(limit).collect();
         let next_cursor = match (matching.next(), items.last()) {
             (Some(_), Some(last)) => Some(to_cursor(last)),
@@ -202,12 +221,11 @@ impl Entry {
         name: &Name,
         digest: Digest,
         now: Instant,
-        with_providers: bool,
+        providers: usize,
     ) -> Option<Variant> {
         let live = || self.holders.values().filter(|(_, until)| now < *until);
         let count = live().count();
-        let shown = if with_providers { MAX_PROVIDERS } else { 0 };
-        let providers = live().take(shown).map(|(holder, _)| Provider {
+        let providers = live().take(providers).map(|(holder, _)| Provider {
             peer: Some(holder.peer),
             url: holder.url.to_string(),
             site: holder.site.clone(),
@@ -238,4 +256,48 @@ fn parse_cursor(cursor: &str) -> Result<(Name, Digest), LocateError> {
     };
     let wrong = "cursor: expected that of the page before, of the same search";
     parse().ok_or_else(|| LocateError::BadQuery(wrong.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_by_prefix_lists_exactly_what_begins_with_it() {
+        let limits = Limits::default();
+        let (mut discovered, now) = (Discovered::new(&limits), Instant::now());
+        discovered.begin(now);
+        let names = ["docs/a", "docs/b", "docs", "docs2/a", "Docs/a", "docs/é"];
+        let file = |name: &str| super::super::message::File {
+            name: Name::parse(name).expect("valid"),
+            digest: Digest::of(name.as_bytes()),
+            size: 1,
+            modified_ms: 0,
+        };
+        let holder = Holder {
+            peer: PeerId::from_bytes([1; 16]),
+            url: vecino_rest::PeerUrl::parse("http://10.0.0.1:80").expect("valid"),
+            site: None,
+        };
+        let held = Held {
+            holder,
+            files: names.map(file).into(),
+            more: false,
+        };
+        assert_eq!(discovered.insert(held, now), names.len());
+        let ask = |prefix: &str, q: &str| SearchQuery {
+            prefix: Some(prefix.to_owned()),
+            q: q.to_owned(),
+            ..SearchQuery::default()
+        };
+        let page = discovered.search(&ask("docs/", ""), now).expect("answers");
+        let found: Vec<_> = page.items.iter().map(|hit| hit.name.to_string()).collect();
+        assert_eq!(found, ["docs/a", "docs/b", "docs/é"]);
+        assert_eq!(page.items[0].providers.len(), 1);
+        let page = discovered
+            .search(&ask("docs/e\u{301}", ""), now)
+            .expect("answers");
+        assert_eq!(page.items.len(), 1, "as names are kept");
+        assert!(discovered.search(&ask("docs/", "a"), now).is_err());
+    }
 }

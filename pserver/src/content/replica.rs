@@ -1,0 +1,211 @@
+//! Copies that other peers ask this one to hold, on their way in.
+//!
+//! Invariant: a copy is hashed as it is written and gets its name only when it is what its digest
+//! says; one that is not, or breaks off, leaves nothing. Each content comes in once at a time, at
+//! most [`MAX_INCOMING`] do at once, and what they take together there was room for.
+
+use std::{
+    collections::HashMap,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::task::spawn_blocking;
+use vecino_rest::{Digest, Name, body::Origin, piece::Layout};
+
+use super::{Store, StoreError, Upload, catalogue::Entry, refuse_hidden, verify::PieceHashes};
+
+/// Copies that come in at the same time.
+pub const MAX_INCOMING: usize = 8;
+
+/// Why a copy is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// Enough come in already.
+    #[error("{MAX_INCOMING} copies are coming in already")]
+    Busy,
+    /// The same content comes in from somebody else.
+    #[error("a copy of {0} is coming in already")]
+    ComingIn(Digest),
+    /// Not enough room.
+    #[error(
+        "the copy has {size} bytes, and this peer has room for {free}: {} are missing",
+        size.saturating_sub(*free)
+    )]
+    NoRoom {
+        /// Bytes of the copy.
+        size: u64,
+        /// Bytes that there is room for.
+        free: u64,
+    },
+    /// More than any content has.
+    #[error("{0} bytes are more than a content may have")]
+    TooLarge(u64),
+    /// It is something else.
+    #[error("the body is not {wanted}: {came}")]
+    Wrong {
+        /// What it should be.
+        wanted: Digest,
+        /// What it is.
+        came: String,
+    },
+    /// It cannot be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What is coming in: sizes by digest.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    sizes: Mutex<HashMap<Digest, u64>>,
+}
+
+impl Incoming {
+    /// Admits a copy where `free` bytes are free, those that are coming in not taken off.
+    fn admit(
+        self: &Arc<Self>,
+        digest: Digest,
+        size: u64,
+        free: u64,
+    ) -> Result<Admitted, ReplicaError> {
+        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        if sizes.contains_key(&digest) {
+            return Err(ReplicaError::ComingIn(digest));
+        }
+        if sizes.len() >= MAX_INCOMING {
+            return Err(ReplicaError::Busy);
+        }
+        // What they have written already is taken off twice: rather too little than too much.
+        let free = free.saturating_sub(sizes.values().sum());
+        if size > free {
+            return Err(ReplicaError::NoRoom { size, free });
+        }
+        sizes.insert(digest, size);
+        Ok(Admitted {
+            incoming: self.clone(),
+            digest,
+        })
+    }
+}
+
+/// Counts as coming in until dropped.
+#[derive(Debug)]
+struct Admitted {
+    incoming: Arc<Incoming>,
+    digest: Digest,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let sizes = self.incoming.sizes.lock();
+        sizes
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.digest);
+    }
+}
+
+/// A copy on its way in; dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct Replica {
+    store: Arc<Store>,
+    name: Name,
+    digest: Digest,
+    hashes: PieceHashes,
+    upload: Upload,
+    _admitted: Admitted,
+}
+
+impl Store {
+    /// Takes a copy of `size` bytes, which is to be kept as `name`.
+    pub async fn begin_replica(
+        self: &Arc<Self>,
+        name: Name,
+        digest: Digest,
+        size: u64,
+    ) -> Result<Replica, ReplicaError> {
+        refuse_hidden(&name)?;
+        let layout = Layout::of(size).ok_or(ReplicaError::TooLarge(size))?;
+        let free = self.free_bytes(Origin::Fetched);
+        let admitted = self.incoming.admit(digest, size, free)?;
+        Ok(Replica {
+            upload: self.begin_upload().await?,
+            store: self.clone(),
+            name,
+            digest,
+            hashes: PieceHashes::new(layout),
+            _admitted: admitted,
+        })
+    }
+}
+
+impl Replica {
+    /// Writes and hashes the next bytes. Blocks.
+    pub fn write(&mut self, block: &[u8]) -> Result<(), ReplicaError> {
+        let at = self.hashes.bytes();
+        let written = self.upload.file.write_all_at(block, at);
+        written.map_err(StoreError::io("copy cannot be written"))?;
+        if !self.hashes.update(block) {
+            return Err(self.wrong("it is longer than it was said to be"));
+        }
+        Ok(())
+    }
+
+    /// Keeps the copy under its name, when it is what it should be.
+    pub async fn keep(self) -> Result<Arc<Entry>, ReplicaError> {
+        spawn_blocking(|| self.verified())
+            .await
+            .map_err(|_| StoreError::Interrupted)?
+    }
+
+    fn wrong(&self, came: impl Into<String>) -> ReplicaError {
+        ReplicaError::Wrong {
+            wanted: self.digest,
+            came: came.into(),
+        }
+    }
+
+    fn verified(mut self) -> Result<Arc<Entry>, ReplicaError> {
+        let hashed = self.hashes.finish();
+        let Some((digest, pieces)) = hashed else {
+            return Err(self.wrong("it ended too early"));
+        };
+        if digest != self.digest {
+            return Err(self.wrong(format!("its digest is {digest}")));
+        }
+        let synced = self.upload.file.sync_all();
+        synced.map_err(StoreError::io("copy cannot be written"))?;
+        let pieces = (pieces.len() > 1).then(|| pieces.into());
+        let path = &self.upload.path;
+        let kept = self.store.keep_file(path, self.name, digest, pieces)?;
+        Ok(Arc::new(kept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(number: usize) -> Digest {
+        Digest::of(&number.to_le_bytes())
+    }
+
+    #[test]
+    fn copies_come_in_once_each_some_at_a_time_and_only_where_there_is_room() {
+        let incoming = Arc::new(Incoming::default());
+        let first = incoming.admit(digest(0), 40, 100).expect("admitted");
+        let again = incoming.admit(digest(0), 1, 100);
+        assert!(matches!(again, Err(ReplicaError::ComingIn(_))));
+        let second = incoming.admit(digest(1), 61, 100).expect_err("no room");
+        let told = "the copy has 61 bytes, and this peer has room for 60: 1 are missing";
+        assert_eq!(second.to_string(), told);
+        let second = incoming.admit(digest(1), 60, 100).expect("admitted");
+        drop((first, second));
+        let many: Vec<_> = (0..MAX_INCOMING)
+            .map(|number| incoming.admit(digest(number), 1, 100).expect("admitted"))
+            .collect();
+        let more = incoming.admit(digest(99), 1, 100);
+        assert!(matches!(more, Err(ReplicaError::Busy)));
+        drop(many);
+        assert!(incoming.admit(digest(99), 100, 100).is_ok());
+    }
+}

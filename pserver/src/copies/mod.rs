@@ -1,0 +1,168 @@
+//! Copies of a shared file on other peers: asks a neighbour for places, and pushes the content to
+//! some of them.
+//!
+//! Invariant: a peer counts as a holder when it said that it holds exactly this content; fewer than
+//! were wanted are no error. What the neighbour asks the locator is the same whoever asks: that
+//! this peer is left out and peers of other sites go first is decided here.
+
+mod push;
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use awc::Client;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::timeout;
+use vecino_rest::{PeerId, PeerUrl, body::Provider};
+
+use crate::{
+    content::{Store, catalogue::Entry},
+    download::provider_url,
+    metrics::Metrics,
+    neighbour::outbound::Outbound,
+};
+
+/// Copies of one file at most.
+pub const MAX_COPIES: usize = 16;
+/// Copies of one file that are pushed at the same time.
+const AT_ONCE: usize = 4;
+/// How long placing all copies may take, whatever the size ...
+const WITHIN: Duration = Duration::from_secs(120);
+/// ... and how much longer for each so many bytes: a slower way is no way.
+const BYTES_A_SECOND: u64 = 1 << 20;
+
+/// See the module. One a worker.
+#[derive(Clone)]
+pub struct Copier {
+    /// This peer.
+    pub me: PeerId,
+    /// Its place.
+    pub site: Option<String>,
+    /// Whether it is itself on loopback.
+    pub on_loopback: bool,
+    /// Who knows of places.
+    pub outbound: Outbound,
+    /// Over which copies are sent; follows no redirects.
+    pub client: Client,
+    /// Where the content is.
+    pub store: Arc<Store>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Copier {
+    /// Has up to `count` other peers hold `entry`, which this one reaches at `own_url`: their URLs.
+    pub async fn copy(
+        &self,
+        entry: &Arc<Entry>,
+        count: usize,
+        own_url: Option<&str>,
+    ) -> Vec<String> {
+        let count = count.min(MAX_COPIES);
+        if count == 0 {
+            return Vec::new();
+        }
+        let placed = match self.outbound.place(entry.stamp.size).await {
+            Ok(placed) => placed,
+            Err(error) => {
+                log::info!("{:?} is not copied: {error}", entry.name);
+                return Vec::new();
+            }
+        };
+        let site = self.site.as_deref();
+        let mut waiting = candidates(&placed, &self.me, own_url, site).into_iter();
+        let within = time_for(entry.stamp.size);
+        let deadline = Instant::now() + within;
+        let (mut holders, mut pushing) = (Vec::new(), FuturesUnordered::new());
+        loop {
+            let wanted = AT_ONCE.min(count - holders.len());
+            while pushing.len() < wanted {
+                let Some(url) = waiting.next() else { break };
+                pushing.push(async move {
+                    let pushed = self.push(&url, entry, within).await;
+                    (url, pushed)
+                });
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match timeout(left, pushing.next()).await {
+                Ok(Some((url, Ok(())))) => holders.push(url.to_string()),
+                Ok(Some((url, Err(why)))) => {
+                    log::info!("{:?} is not copied to {url}: {why}", entry.name);
+                }
+                Ok(None) => return holders,
+                Err(_) => {
+                    log::info!("copying {:?} took longer than {within:?}", entry.name);
+                    return holders;
+                }
+            }
+        }
+    }
+}
+
+fn time_for(size: u64) -> Duration {
+    WITHIN + Duration::from_secs(size / BYTES_A_SECOND)
+}
+
+/// Whom to push to: not this peer, those of other sites first, else in the locator's order.
+fn candidates(
+    placed: &[Provider],
+    me: &PeerId,
+    own_url: Option<&str>,
+    site: Option<&str>,
+) -> Vec<PeerUrl> {
+    let mut seen = HashSet::new();
+    let others = placed.iter().filter_map(|provider| {
+        let url = provider_url::parse(&provider.url).ok()?;
+        let text = url.to_string();
+        let is_other = provider.peer.as_ref() != Some(me) && own_url != Some(&*text);
+        (is_other && seen.insert(text)).then_some((provider, url))
+    });
+    let is_elsewhere =
+        |(provider, _): &(&Provider, PeerUrl)| site.is_none() || provider.site.as_deref() != site;
+    let (far, near): (Vec<_>, Vec<_>) = others.partition(is_elsewhere);
+    far.into_iter().chain(near).map(|(_, url)| url).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provider(number: u8, url: &str, site: &str) -> Provider {
+        Provider {
+            peer: Some(PeerId::from_bytes([number; 16])),
+            url: url.to_owned(),
+            site: (!site.is_empty()).then(|| site.to_owned()),
+            partial: false,
+        }
+    }
+
+    #[test]
+    fn this_peer_is_left_out_and_other_sites_go_first() {
+        let placed = [
+            provider(1, "http://10.0.0.1:80", "east"),
+            provider(2, "http://10.0.0.2:80", "east"),
+            provider(3, "http://10.0.0.3:80", "west"),
+            provider(4, "http://10.0.0.4:80", ""),
+            // Another peer that claims our URL, one twice, and one that leads inside.
+            provider(5, "http://10.0.0.9:80", "west"),
+            provider(6, "http://10.0.0.3:80", "west"),
+            provider(7, "http://169.254.169.254:80", "west"),
+        ];
+        let me = PeerId::from_bytes([1; 16]);
+        let order = |site| -> Vec<String> {
+            let urls = candidates(&placed, &me, Some("http://10.0.0.9:80"), site);
+            urls.iter().map(ToString::to_string).collect()
+        };
+        let (two, three, four) = (
+            "http://10.0.0.2:80",
+            "http://10.0.0.3:80",
+            "http://10.0.0.4:80",
+        );
+        assert_eq!(order(Some("east")), [three, four, two]);
+        assert_eq!(order(Some("west")), [two, four, three]);
+        assert_eq!(order(None), [two, three, four]);
+    }
+}

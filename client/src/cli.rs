@@ -149,6 +149,10 @@ pub(crate) struct UploadArgs {
     /// Replace another content that your own peer shares under the name
     #[arg(long)]
     pub(crate) replace: bool,
+
+    /// How many other peers are to hold a copy, 0 to 16 [default: 1, where there is one]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(0..=16))]
+    pub(crate) replicas: Option<u32>,
 }
 
 /// `list`.

@@ -40,6 +40,11 @@ pub(crate) use self::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer in JSON may take: lookups go through other peers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long placing the copies of an uploaded file may take, whatever its size; a little more than
+/// peers try ...
+const PLACED_WITHIN: Duration = Duration::from_secs(180);
+/// ... and how much longer for each so many bytes.
+const PLACED_BYTES_A_SECOND: u64 = 1 << 20;
 /// How long a content may take to begin, and between two chunks: a piece is up to 16 MiB and is
 /// verified before its first byte is released.
 pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -232,7 +237,9 @@ impl Api {
             .await
             .map_err(|error| ApiError::sending(&self.peer, error))?;
         let response = self.own_successful(response).await?;
-        let answer = self.read(&self.peer, response, MAX_ANSWER).await?;
+        let answer = self
+            .read(&self.peer, response, MAX_ANSWER, ANSWER_TIMEOUT)
+            .await?;
         let answer = String::from_utf8_lossy(&answer);
         match answer.trim() {
             frozen::NOT_FOUND => Ok(None),
@@ -301,16 +308,21 @@ impl Api {
 
     /// Shares `body` under `name`; with `replaces`, in the place of that content. Whether it is
     /// new there, and what the own peer says that it has now.
+    /// Answers whether it is new, and what [`Api::stored`] reads the rest of the answer from.
     ///
     /// Has no timeout of its own: the caller watches whether the body moves.
     pub(crate) async fn put(
         &self,
         name: &Name,
         replaces: Option<Digest>,
+        replicas: u32,
         body: impl MessageBody + 'static,
-    ) -> Result<(bool, Stored), ApiError> {
+    ) -> Result<(bool, ClientResponse), ApiError> {
         let path = route::file(name);
         let mut request = self.own(self.http.put(self.url(&path)));
+        if replicas > 0 {
+            request = with_query(request, &[("replicas", replicas)])?;
+        }
         request = request.content_type("application/octet-stream");
         if let Some(digest) = replaces {
             request = request.insert_header((header::IF_MATCH, format!("\"{digest}\"")));
@@ -325,8 +337,17 @@ impl Api {
         };
         let created = response.status() == StatusCode::CREATED;
         let response = self.own_successful(response).await?;
-        let stored = self.parse(response, MAX_ANSWER).await?;
-        Ok((created, stored))
+        Ok((created, response))
+    }
+
+    /// Who holds what was put, once the copies of its `size` bytes are placed.
+    pub(crate) async fn stored(
+        &self,
+        response: ClientResponse,
+        size: u64,
+    ) -> Result<Stored, ApiError> {
+        let within = PLACED_WITHIN + Duration::from_secs(size / PLACED_BYTES_A_SECOND);
+        self.parse_within(response, MAX_ANSWER, within).await
     }
 
     /// What is wrong with a `PUT` whose answer was lost.
@@ -387,6 +408,15 @@ impl Api {
         response: ClientResponse,
         limit: usize,
     ) -> Result<T, ApiError> {
+        self.parse_within(response, limit, ANSWER_TIMEOUT).await
+    }
+
+    async fn parse_within<T: DeserializeOwned>(
+        &self,
+        response: ClientResponse,
+        limit: usize,
+        within: Duration,
+    ) -> Result<T, ApiError> {
         let media_type = response.headers().get(header::CONTENT_TYPE);
         if media_type.is_none_or(|value| !value.as_bytes().starts_with(JSON)) {
             return Err(ApiError::NotAPeer {
@@ -394,7 +424,7 @@ impl Api {
                 why: "it sent something else than JSON".to_owned(),
             });
         }
-        let body = self.read(&self.peer, response, limit).await?;
+        let body = self.read(&self.peer, response, limit, within).await?;
         serde_json::from_slice(&body).map_err(|error| ApiError::Garbled {
             origin: self.peer.clone(),
             what: error.to_string(),
@@ -428,24 +458,31 @@ impl Api {
         if !is_problem {
             return Err(unexpected());
         }
-        let body = self.read(origin, response, MAX_ANSWER).await?;
+        let body = self
+            .read(origin, response, MAX_ANSWER, ANSWER_TIMEOUT)
+            .await?;
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => Err(ApiError::Problem(Box::new(problem))),
             Err(_) => Err(unexpected()),
         }
     }
 
-    /// Reads a body of at most `limit` bytes.
+    /// Reads a body of at most `limit` bytes, which ends `within` that time and is never silent for
+    /// longer than [`ANSWER_TIMEOUT`].
     async fn read(
         &self,
         origin: &PeerUrl,
         mut response: ClientResponse,
         limit: usize,
+        within: Duration,
     ) -> Result<Vec<u8>, ApiError> {
         let expected = content::content_length(response.headers());
         let mut body = Vec::new();
         let all = async {
-            while let Some(chunk) = response.next().await {
+            loop {
+                let next = actix_rt::time::timeout(ANSWER_TIMEOUT, response.next()).await;
+                let next = next.map_err(|_| ApiError::silent(origin, ANSWER_TIMEOUT))?;
+                let Some(chunk) = next else { break };
                 let chunk = chunk.map_err(|error| ApiError::receiving(origin, error))?;
                 if body.len() + chunk.len() > limit {
                     return Err(ApiError::Garbled {
@@ -457,9 +494,9 @@ impl Api {
             }
             Ok(())
         };
-        actix_rt::time::timeout(ANSWER_TIMEOUT, all)
+        actix_rt::time::timeout(within, all)
             .await
-            .map_err(|_| ApiError::silent(origin, ANSWER_TIMEOUT))??;
+            .map_err(|_| ApiError::silent(origin, within))??;
         if expected.is_some_and(|expected| expected > body.len() as u64) {
             return Err(ApiError::broken(origin));
         }

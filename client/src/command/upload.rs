@@ -31,6 +31,9 @@ use crate::{
 /// Bytes that are read and sent at a time.
 const CHUNK: usize = 256 << 10;
 
+/// Further peers that hold a copy, when nobody says.
+const REPLICAS: u32 = 1;
+
 /// The result of one file, with `--json`.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -64,7 +67,7 @@ pub(crate) async fn run(args: &UploadArgs, session: &Session, out: &Output) -> R
     let mut failed = found.failed;
     let mut tally = Tally::default();
     for item in &found.items {
-        match share(item, args.replace, session, out).await {
+        match share(item, args, session, out).await {
             Ok(shared) => tally.add(&shared),
             Err(failure) => {
                 let hopeless = is_hopeless(&failure);
@@ -177,21 +180,21 @@ struct Shared {
 
 async fn share(
     item: &Item,
-    replace: bool,
+    args: &UploadArgs,
     session: &Session,
     out: &Output,
 ) -> Result<Shared, Failure> {
-    let replaces = if replace {
+    let replaces = if args.replace {
         session.api.held(&item.name).await?
     } else {
         None
     };
     let progress = out.progress(item.name.file_name());
     let outgoing = Outgoing::open(&item.path, &progress)?;
-    let put = session
-        .api
-        .put(&item.name, replaces, outgoing.body(&progress));
-    let (created, stored) = tokio::select! {
+    let replicas = args.replicas.unwrap_or(REPLICAS);
+    let body = outgoing.body(&progress);
+    let put = session.api.put(&item.name, replaces, replicas, body);
+    let (created, answer) = tokio::select! {
         answer = put => match answer {
             Ok(answer) => answer,
             // Our own file, not the connection.
@@ -203,12 +206,24 @@ async fn share(
         })),
     };
     drop(progress);
+    // It is shared; copies of it may be on their way yet.
+    let stored = session.api.stored(answer, outgoing.0.size).await?;
     let sent = outgoing.digest();
     if stored.digest != sent {
         return Err(Failure::Verification(format!(
             "{}: sent with the digest {sent}, but your peer has {} now",
             item.name, stored.digest
         )));
+    }
+    if let Some(wanted) = args
+        .replicas
+        .filter(|wanted| copies(&stored) < *wanted as usize)
+    {
+        let placed = copies(&stored);
+        out.warn(&format!(
+            "{}: {placed} of {wanted} copies placed: no other peer took one",
+            item.name
+        ));
     }
     let shared = Shared {
         created,
@@ -225,11 +240,25 @@ async fn share(
     }
     let how = if created { "shared" } else { "already shared" };
     out.note(&format!(
-        "{}: {how}, {}, digest {sent}",
+        "{}: {how}, {}, digest {sent}{}",
         item.name,
-        size(stored.size)
+        size(stored.size),
+        also_on(&stored)
     ));
     Ok(shared)
+}
+
+/// Peers that hold it besides the own one, which is named first.
+fn copies(stored: &Stored) -> usize {
+    stored.holders.len().saturating_sub(1)
+}
+
+/// Where the copies are.
+fn also_on(stored: &Stored) -> String {
+    match stored.holders.get(1..) {
+        None | Some([]) => String::new(),
+        Some(others) => format!(", also on {}", others.join(", ")),
+    }
 }
 
 /// A file that is being sent: the stream takes from it, the command watches it.

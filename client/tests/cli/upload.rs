@@ -195,3 +195,42 @@ fn a_refusal_in_the_middle_of_a_large_body_is_heard() {
     assert_eq!(done.code, 1, "{done:?}");
     assert!(done.stderr.contains("413"), "{done:?}");
 }
+
+#[test]
+fn one_copy_is_asked_for_unless_another_number_is_and_holders_are_told() {
+    let peer = Peer::start(|seen| {
+        let wanted = seen.uri.split_once("?replicas=").map_or("0", |(_, n)| n);
+        let wanted: u8 = wanted.parse().unwrap();
+        let mut stored = stored(seen);
+        // This network has two further peers.
+        stored
+            .holders
+            .extend((0..wanted.min(2)).map(|n| format!("http://10.0.1.{n}:80")));
+        Answer::json(201, &stored)
+    });
+    let client = Client::of(&peer);
+    client.write("a", "a");
+    let done = client.run(&["upload", "a"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(
+        done.stderr.contains(", also on http://10.0.1.0:80"),
+        "{done:?}"
+    );
+    let done = client.run(&["upload", "a", "--replicas", "0"]);
+    assert!(
+        done.code == 0 && !done.stderr.contains("also on"),
+        "{done:?}"
+    );
+    let done = client.run(&["upload", "a", "--replicas=2", "--json"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(!done.stderr.contains("copies placed"), "{done:?}");
+    let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(report["holders"][2], "http://10.0.1.1:80");
+    let done = client.run(&["upload", "a", "--replicas=5"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.stderr.contains("2 of 5 copies placed"), "{done:?}");
+    let uris: Vec<_> = peer.seen().into_iter().map(|seen| seen.uri).collect();
+    let asked = ["?replicas=1", "", "?replicas=2", "?replicas=5"];
+    assert_eq!(uris, asked.map(|query| format!("/v1/files/a{query}")));
+    assert_eq!(client.run(&["upload", "a", "--replicas=17"]).code, 2);
+}

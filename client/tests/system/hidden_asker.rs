@@ -2,7 +2,8 @@
 //! peer behind a neighbour asked, and whatever way.
 
 use prost::Message;
-use vecino_grpc::v1::{LocateRequest, LocateStreamRequest, locate_request::By};
+use vecino_grpc::v1::{LocateRequest, LocateStreamRequest, PlaceRequest, locate_request::By};
+use vecino_rest::{body::Stored, route};
 
 mod overlays;
 
@@ -10,6 +11,7 @@ use crate::{
     cluster::{Locator, Peer, eventually},
     foreign::{self, refusing::Refusing},
     frames::{self, Frame},
+    http::Connection,
     proxy::Proxy,
 };
 
@@ -49,6 +51,11 @@ fn askers(neighbour: &Peer) -> [Peer; 2] {
 
 /// What the locator receives when one of two peers behind a fresh neighbour asks.
 fn lookup(recorder: &Proxy, asker: usize, way: Way) -> Vec<Frame> {
+    asked(recorder, asker, |asker| way.ask(asker, NAME))
+}
+
+/// What the locator receives when one of two peers behind a fresh neighbour does something.
+fn asked(recorder: &Proxy, asker: usize, ask: impl Fn(&Peer)) -> Vec<Frame> {
     let before = recorder.sent().len();
     let neighbour = Peer::setup().locator(recorder.addr()).start();
     neighbour.await_ready();
@@ -59,7 +66,7 @@ fn lookup(recorder: &Proxy, asker: usize, way: Way) -> Vec<Frame> {
     };
     let registered = connection();
     let known: Vec<u32> = registered.iter().map(|frame| frame.stream).collect();
-    way.ask(&askers(&neighbour)[asker], NAME);
+    ask(&askers(&neighbour)[asker]);
     // Streams that were there already are the neighbour's own presence; 0 is the connection.
     let mut lookup = connection();
     lookup.retain(|frame| frame.stream != 0 && !known.contains(&frame.stream));
@@ -103,6 +110,32 @@ fn a_lookup_is_the_same_bytes_whoever_asks() {
             let other = lookup(&recorder, asker, way);
             assert_eq!(other, first, "peer {asker} by {way:?}");
         }
+    }
+}
+
+/// Copies go to other sites than the asker's and never to itself, but that is the asker's own
+/// business: the locator hears of neither, nor of how many are wanted.
+#[test]
+fn a_question_for_places_is_the_same_bytes_whoever_asks() {
+    let locator = Locator::start();
+    let recorder = Proxy::to(locator.addr());
+    let content = vec![7; 5_000];
+    let copy = |asker: &Peer, copies: usize| {
+        let target = format!("{}?replicas={copies}", route::file(&NAME.parse().unwrap()));
+        let put = Connection::open(asker.addr()).send("PUT", &target, &[], &content);
+        let stored: Stored = put.json();
+        assert!(stored.holders.len() > 1, "the neighbour takes one at least");
+    };
+    let first = asked(&recorder, 0, |asker| copy(asker, 1));
+    let expected = PlaceRequest {
+        size: 5_000,
+        count: 16,
+        ..PlaceRequest::default()
+    };
+    assert_eq!(frames::messages(&first), [expected.encode_to_vec()]);
+    for (asker, copies) in [(0, 16), (1, 1), (1, 3)] {
+        let other = asked(&recorder, asker, |asker| copy(asker, copies));
+        assert_eq!(other, first, "peer {asker} with {copies} copies");
     }
 }
 

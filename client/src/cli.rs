@@ -2,12 +2,12 @@
 //!
 //! Names and digests are parsed here; no command sees raw text for them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, value_parser};
-use vecino_rest::{Digest, Name};
+use vecino_rest::{Digest, Name, name::InvalidName};
 
-use crate::{config, peer_ref::PeerRef};
+use crate::{config, peer_ref::PeerRef, transfer::limit::Rate};
 
 /// Moves files between machines, through your own peer.
 ///
@@ -65,7 +65,7 @@ pub(crate) struct Globals {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Download a file; run again, it resumes
+    /// Download a file, or all files of a folder; run again, it resumes
     Download(DownloadArgs),
     /// Share files, or all files of folders, on your own peer
     Upload(UploadArgs),
@@ -96,8 +96,8 @@ pub(crate) enum Command {
 /// `download`.
 #[derive(Debug, Args)]
 pub(crate) struct DownloadArgs {
-    /// Name of the file in the network
-    pub(crate) name: Name,
+    /// Name of the file in the network; NAME/ means all files below it
+    pub(crate) name: Wish,
 
     /// Save as this file, or into this folder; `-` is standard output, and a device or a pipe is
     /// written into [default: the last part of NAME, here]
@@ -116,9 +116,34 @@ pub(crate) struct DownloadArgs {
     #[arg(long, conflicts_with = "from")]
     pub(crate) direct: bool,
 
-    /// What to do when the target exists
+    /// What to do when the target exists; a file of a folder that is there already, whole and the
+    /// same, is always left as it is
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub(crate) if_exists: IfExists,
+
+    /// Take no more than so many bytes a second, over all files; K, M and G may follow the number
+    #[arg(long, value_name = "RATE")]
+    pub(crate) limit: Option<Rate>,
+}
+
+/// What to download.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// The file of this name.
+    File(Name),
+    /// All files whose names are below this one.
+    Folder(Name),
+}
+
+impl FromStr for Wish {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        match text.strip_suffix('/') {
+            Some(folder) => Name::parse(folder).map(Self::Folder),
+            None => Name::parse(text).map(Self::File),
+        }
+    }
 }
 
 /// What to do when a download's target exists.
@@ -265,8 +290,16 @@ mod tests {
             panic!("another verb");
         };
         assert!(line.globals.json);
-        assert_eq!(args.name.as_str(), "a b.txt");
+        assert_eq!(args.name, Wish::File(Name::parse("a b.txt").unwrap()));
         assert_eq!(args.if_exists, IfExists::Rename);
+    }
+
+    #[test]
+    fn a_slash_at_the_end_means_a_folder() {
+        let folder = Wish::Folder(Name::parse("a/b").unwrap());
+        assert_eq!("a/b/".parse(), Ok(folder));
+        assert!("/".parse::<Wish>().is_err());
+        assert!("a//".parse::<Wish>().is_err());
     }
 
     #[test]
@@ -278,6 +311,8 @@ mod tests {
             &["download", "a", "--direct", "--from", "b"],
             &["download", "a", "--from", ""],
             &["download", "a", "--from", "somebody"],
+            &["download", "a", "--limit", "0"],
+            &["download", "a", "--limit", "fast"],
             &["search"],
             &["search", "a", "--type", ""],
             &["search", "--type", ".txt"],

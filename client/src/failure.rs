@@ -3,7 +3,7 @@
 
 use std::{io, path::PathBuf};
 
-use vecino_rest::{Kind, Problem};
+use vecino_rest::{Kind, Name, Problem};
 
 use crate::{
     api::{ApiError, told},
@@ -31,6 +31,14 @@ pub(crate) enum Failure {
         /// Bytes kept for the next run.
         kept: Option<u64>,
     },
+    /// One file of several.
+    #[error("{}", of_file(name, failure))]
+    File {
+        /// Which.
+        name: Name,
+        /// Why.
+        failure: Box<Failure>,
+    },
     /// The name is taken by something that no upload replaces.
     #[error("{}", told(.0))]
     Taken(Box<Problem>),
@@ -45,6 +53,9 @@ pub(crate) enum Failure {
     /// Words that clap cannot know to be wrong.
     #[error("{0}")]
     Usage(String),
+    /// More than is worked on at once.
+    #[error("{0}")]
+    TooMany(String),
     /// Nothing there.
     #[error("{0}")]
     NotFound(String),
@@ -110,11 +121,12 @@ impl Failure {
             Self::Config(_) | Self::Usage(_) | Self::Unshareable { .. } => ExitCode::Usage,
             Self::Api(error) | Self::Provider(error) => error.exit_code(),
             Self::Stopped { cause, .. } => cause.exit_code(),
+            Self::File { failure, .. } => failure.exit_code(),
             Self::NotFound(_) | Self::NoHits { .. } => ExitCode::NotFound,
             Self::Verification(_) => ExitCode::Verification,
             Self::Disk { .. } | Self::Stream { .. } | Self::NoFolder(_) => ExitCode::Disk,
             Self::Exists(_) | Self::NotReplaced { .. } | Self::Taken(_) => ExitCode::Exists,
-            Self::Running(_) | Self::OutputClosed => ExitCode::Error,
+            Self::Running(_) | Self::OutputClosed | Self::TooMany(_) => ExitCode::Error,
         }
     }
 
@@ -122,6 +134,10 @@ impl Failure {
     pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Api(error) => return error.hint(),
+            Self::File { failure, .. } if failure.exit_code() == ExitCode::Ambiguous => {
+                "download that file alone, with --digest DIGEST"
+            }
+            Self::File { failure, .. } => return failure.hint(),
             Self::Stopped {
                 kept: Some(kept), ..
             } => {
@@ -136,7 +152,7 @@ impl Failure {
             Self::NoHits { by_words: true, .. } => {
                 "use fewer or shorter words: each is the beginning of a word"
             }
-            Self::NoHits { .. } => return None,
+            Self::NoHits { .. } | Self::TooMany(_) => return None,
             Self::Verification(_) => {
                 "try again later, or choose who to take it from: `locate` lists the peers for --from"
             }
@@ -168,6 +184,7 @@ impl Failure {
     pub(crate) fn problem(&self) -> Option<&Problem> {
         match self {
             Self::Api(ApiError::Problem(problem)) | Self::Taken(problem) => Some(problem),
+            Self::File { failure, .. } => failure.problem(),
             _ => None,
         }
     }
@@ -189,6 +206,16 @@ impl Failure {
             _ => "error",
         };
         format!("urn:vecino:client:{slug}")
+    }
+}
+
+/// Says which file a failure is about, where its text does not.
+fn of_file(name: &Name, failure: &Failure) -> String {
+    let text = failure.to_string();
+    if text.contains(name.as_str()) {
+        text
+    } else {
+        format!("{name}: {text}")
     }
 }
 

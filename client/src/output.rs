@@ -18,8 +18,7 @@ use serde::Serialize;
 use vecino_rest::body::Variant;
 
 use crate::{
-    api::told, cli::Globals, config::Config, exit_code::ExitCode, failure::Failure,
-    progress::Progress,
+    cli::Globals, config::Config, exit_code::ExitCode, failure::Failure, progress::Progress,
 };
 
 /// Longest text from outside that is printed, in characters.
@@ -139,6 +138,18 @@ impl Output {
         match result {
             Ok(()) => ExitCode::Ok,
             Err(failure) => self.failure(&failure),
+        }
+    }
+
+    /// A failure as data.
+    pub(crate) fn problem(&self, failure: &Failure) -> serde_json::Value {
+        problem_of(failure)
+    }
+
+    /// Why something failed, as one line among others. With JSON it is said elsewhere.
+    pub(crate) fn failed(&self, text: &str) {
+        if !self.globals.json {
+            eprint_line(&format!("{} {}", self.paint("1;31", "error:"), clean(text)));
         }
     }
 
@@ -278,7 +289,7 @@ fn problem_of(failure: &Failure) -> serde_json::Value {
         Some(problem) => {
             let mut body =
                 serde_json::to_value(problem).expect("a problem is a map with text keys");
-            body["detail"] = told(problem).into();
+            body["detail"] = failure.to_string().into();
             body
         }
         None => serde_json::json!({

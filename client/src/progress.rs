@@ -1,7 +1,7 @@
 //! [`Progress`]: a bar on standard error with bytes, rate and time left. Without a terminal, or
 //! when nobody wants it, it is nothing at all.
 
-use std::{fmt, time::Duration};
+use std::{cell::Cell, fmt, time::Duration};
 
 use indicatif::{
     HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
@@ -28,6 +28,16 @@ impl Progress {
             bar.enable_steady_tick(TICK);
         }
         Self(bar)
+    }
+
+    /// Whether somebody sees it.
+    pub(crate) fn is_visible(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
+    /// Says `text` behind the pace.
+    pub(crate) fn tell(&self, text: String) {
+        self.0.set_prefix(text);
     }
 
     /// `done` of `total` bytes are there already.
@@ -73,7 +83,7 @@ fn known_length() -> ProgressStyle {
         // A `String` takes everything.
         let _ = out.write_str(&pace(state.per_sec(), Some(state.eta())));
     };
-    ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes}{pace}")
+    ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes}{pace}{prefix}")
         .expect("the template is well formed")
         .with_key("pace", pace)
         .progress_chars("=> ")
@@ -83,7 +93,7 @@ fn unknown_length() -> ProgressStyle {
     let pace = |state: &ProgressState, out: &mut dyn fmt::Write| {
         let _ = out.write_str(&pace(state.per_sec(), None));
     };
-    ProgressStyle::with_template("{msg} {spinner} {bytes}{pace}")
+    ProgressStyle::with_template("{msg} {spinner} {bytes}{pace}{prefix}")
         .expect("the template is well formed")
         .with_key("pace", pace)
 }
@@ -100,9 +110,111 @@ fn pace(rate: f64, left: Option<Duration>) -> String {
     }
 }
 
+/// One bar over many files: how many are done, and the bytes of all.
+#[derive(Debug)]
+pub(crate) struct Overall {
+    progress: Progress,
+    files: u64,
+    done: Cell<u64>,
+    bytes: Cell<u64>,
+    expected: Cell<u64>,
+}
+
+impl Overall {
+    /// `files` are to come, of `expected` bytes as far as that is known.
+    pub(crate) fn new(progress: Progress, files: u64, expected: u64) -> Self {
+        progress.begin(0, Some(expected));
+        let overall = Self {
+            progress,
+            files,
+            done: Cell::new(0),
+            bytes: Cell::new(0),
+            expected: Cell::new(expected),
+        };
+        overall.tell();
+        overall
+    }
+
+    /// The part of a file of which `expected` bytes are expected.
+    pub(crate) fn file(&self, expected: u64) -> Share<'_> {
+        Share {
+            overall: self,
+            bytes: Cell::new(0),
+            expected: Cell::new(expected),
+        }
+    }
+
+    fn tell(&self) {
+        let text = format!(", {}/{} files", self.done.get(), self.files);
+        self.progress.tell(text);
+    }
+}
+
+/// What one file has of the bar. Dropped, it takes with it what did not come.
+#[derive(Debug)]
+pub(crate) struct Share<'a> {
+    overall: &'a Overall,
+    bytes: Cell<u64>,
+    expected: Cell<u64>,
+}
+
+impl Share<'_> {
+    /// The file is there.
+    pub(crate) fn done(self) {
+        self.overall.done.set(self.overall.done.get() + 1);
+        self.overall.tell();
+    }
+
+    /// `bytes` of `expected` are there.
+    pub(crate) fn set(&self, bytes: u64, expected: u64) {
+        let Overall { progress, .. } = self.overall;
+        move_by(&self.overall.bytes, self.bytes.replace(bytes), bytes);
+        if self.expected.get() != expected {
+            let before = self.expected.replace(expected);
+            move_by(&self.overall.expected, before, expected);
+            progress.0.set_length(self.overall.expected.get());
+        }
+        progress.0.set_position(self.overall.bytes.get());
+    }
+
+    /// `bytes` more are there.
+    pub(crate) fn advance(&self, bytes: u64) {
+        self.set(self.bytes.get() + bytes, self.expected.get());
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.set(self.bytes.get(), self.bytes.get());
+    }
+}
+
+/// Takes `before` from `sum` and gives it `after`.
+fn move_by(sum: &Cell<u64>, before: u64, after: u64) {
+    sum.set((sum.get() + after).saturating_sub(before));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_bar_is_over_all_files() {
+        let overall = Overall::new(Progress::new("d", false), 3, 30);
+        let (a, b, c) = (overall.file(10), overall.file(20), overall.file(0));
+        a.advance(10);
+        a.done();
+        b.set(5, 20);
+        b.advance(3);
+        assert_eq!((overall.bytes.get(), overall.expected.get()), (18, 30));
+        // It is larger than it was said to be.
+        c.set(0, 40);
+        assert_eq!((overall.bytes.get(), overall.expected.get()), (18, 70));
+        // What failed is not expected any more.
+        drop(b);
+        assert_eq!((overall.bytes.get(), overall.expected.get()), (18, 58));
+        assert_eq!(overall.done.get(), 1);
+    }
 
     #[test]
     fn nothing_is_said_of_the_pace_before_it_is_known() {

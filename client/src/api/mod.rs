@@ -6,6 +6,7 @@
 mod content;
 mod discover;
 mod error;
+mod events;
 mod refusal;
 mod told;
 
@@ -33,6 +34,7 @@ pub(crate) use self::{
     content::{Content, Resume},
     discover::Discovering,
     error::ApiError,
+    events::Events,
     told::told,
 };
 
@@ -54,6 +56,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 1 << 20;
 /// Largest page.
 const MAX_PAGE: usize = 8 << 20;
+/// The media type of events.
+const EVENT_STREAM: &str = "text/event-stream";
 /// The media type of answers that are no content.
 const JSON: &[u8] = b"application/json";
 /// The largest page to ask for.
@@ -190,6 +194,27 @@ impl Api {
     /// Names in the network.
     pub(crate) async fn search(&self, query: &SearchQuery) -> Result<SearchPage, ApiError> {
         self.get(route::SEARCH, query, MAX_PAGE).await
+    }
+
+    /// What is told of the fetching of `digest`, as it happens.
+    pub(crate) async fn events(&self, digest: &Digest) -> Result<Events, ApiError> {
+        let request = self
+            .own(self.http.get(self.url(route::EVENTS)))
+            .insert_header((header::ACCEPT, EVENT_STREAM));
+        let response = with_query(request, &[("digest", digest.to_string())])?
+            .timeout(ANSWER_TIMEOUT)
+            .send()
+            .await
+            .map_err(|error| ApiError::sending(&self.peer, error))?;
+        let response = self.own_successful(response).await?;
+        let media_type = response.headers().get(header::CONTENT_TYPE);
+        if media_type.is_none_or(|value| !value.as_bytes().starts_with(EVENT_STREAM.as_bytes())) {
+            return Err(ApiError::NotAPeer {
+                origin: self.peer.clone(),
+                why: "it sent something else than events".to_owned(),
+            });
+        }
+        Ok(Events::new(response))
     }
 
     /// Variants and providers of `name`.

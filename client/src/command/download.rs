@@ -1,25 +1,38 @@
-//! `download`: chooses target and source, has the content delivered, says what came of it.
+//! `download` of one file: chooses target and source, has the content delivered, says what came of
+//! it. A folder is the work of `folder`.
 
+use std::{pin::pin, time::Duration};
+
+use actix_rt::time::timeout;
+use futures_util::future::{Either, select};
 use serde::Serialize;
-use vecino_rest::{Digest, Name};
+use vecino_rest::{Digest, Name, event::Transfer};
 
 use crate::{
     api::Wanted,
-    cli::{DownloadArgs, IfExists},
+    cli::{DownloadArgs, IfExists, Wish},
+    command::folder,
     failure::Failure,
     output::{Output, clean, size},
+    progress::Progress,
     session::Session,
     transfer::{
-        Delivery, Order, Sink, Source,
+        Delivery, Observer, Order, Sink, Source,
+        limit::Limiter,
         part::Part,
         stream::Stream,
         target::{self, Target},
+        watch::Watch,
     },
 };
 
+/// How long a report waits for what the own peer says at the end of a transfer, after the content
+/// is there.
+const LAST_WORD: Duration = Duration::from_millis(200);
+
 /// The result, with `--json`.
 #[derive(Serialize)]
-struct Report<'a> {
+pub(super) struct Report<'a> {
     name: &'a Name,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
@@ -28,7 +41,74 @@ struct Report<'a> {
     verified: bool,
     resumed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    providers: Option<Vec<Taken<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wasted_bytes: Option<u64>,
+}
+
+/// What the own peer took from a provider.
+#[derive(Serialize)]
+struct Taken<'a> {
+    url: &'a str,
+    pieces: u32,
+}
+
+impl<'a> Report<'a> {
+    /// What came of the download of `name`, and what was told of it.
+    pub(super) fn new(name: &'a Name, delivery: &'a Delivery, told: Option<&'a Transfer>) -> Self {
+        let taken = |told: &'a Transfer| {
+            let taken = told.providers.iter().map(|provider| Taken {
+                url: &provider.url,
+                pieces: provider.pieces,
+            });
+            taken.collect()
+        };
+        Self {
+            name,
+            path: shown_path(delivery),
+            digest: delivery.digest,
+            size: delivery.size,
+            verified: delivery.verified,
+            resumed: delivery.resumed,
+            source: delivery.source.as_deref(),
+            providers: told.map(taken),
+            wasted_bytes: told.map(|told| told.wasted_bytes),
+        }
+    }
+}
+
+fn shown_path(delivery: &Delivery) -> Option<String> {
+    let path = delivery.file.as_deref()?;
+    Some(path.to_string_lossy().into_owned())
+}
+
+/// Moves the bar of one file, and says how to go on.
+struct Watched<'a> {
+    session: &'a Session,
+    progress: &'a Progress,
+    watch: &'a Watch<'a>,
+    /// Whether anybody looks at what the own peer tells.
+    is_looked_at: bool,
+}
+
+impl Observer for Watched<'_> {
+    fn begin(&self, done: u64, total: Option<u64>, digest: Option<Digest>) {
+        self.progress.begin(done, total);
+        if let Some(digest) = digest.filter(|_| self.is_looked_at) {
+            self.watch.know(digest);
+        }
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.progress.advance(bytes);
+    }
+
+    fn kept(&self, bytes: Option<u64>) {
+        let how = |kept| format!("{} are kept; run again to resume", size(kept));
+        self.session.set_go_on(bytes.map(how));
+    }
 }
 
 /// Runs it.
@@ -37,49 +117,91 @@ pub(crate) async fn run(
     session: &Session,
     out: &Output,
 ) -> Result<(), Failure> {
-    let mut target = Target::of(&args.name, args.output.as_deref());
+    match &args.name {
+        Wish::File(name) => file(name, args, session, out).await,
+        Wish::Folder(name) => folder::run(name, args, session, out).await,
+    }
+}
+
+async fn file(
+    name: &Name,
+    args: &DownloadArgs,
+    session: &Session,
+    out: &Output,
+) -> Result<(), Failure> {
+    let mut target = Target::of(name, args.output.as_deref());
     if let Target::File(path) = &mut target
         && target::exists(path)?
     {
         match args.if_exists {
             IfExists::Error => return Err(Failure::Exists(path.clone())),
-            IfExists::Skip => return skipped(&args.name, &path.to_string_lossy(), out),
+            IfExists::Skip => return skipped(name, &path.to_string_lossy(), out),
             IfExists::Rename => {}
             IfExists::Overwrite => *path = target::to_overwrite(path)?,
         }
     }
-    let order = Order {
-        wanted: Wanted {
-            name: args.name.clone(),
-            digest: args.digest,
-            from: args.from.clone(),
-        },
-        source: source(args, session).await?,
-        if_exists: args.if_exists,
-        session,
-        out,
-    };
+    let source = source(name, args, session).await?;
     let sink = match &target {
         Target::Stdout => Sink::Stream(Stream::stdout()),
         Target::Stream(path) => Sink::Stream(Stream::open(path).await?),
         Target::File(path) => Sink::File(Part::open(path).await?),
     };
-    let delivery = order.deliver(sink).await?;
+    let progress = out.progress(name.file_name());
+    let watch = Watch::new(&session.api, &progress);
+    let order = Order {
+        wanted: Wanted {
+            name: name.clone(),
+            digest: args.digest,
+            from: args.from.clone(),
+        },
+        source,
+        if_exists: args.if_exists,
+        api: &session.api,
+        limiter: &Limiter::new(args.limit),
+        observer: &Watched {
+            session,
+            progress: &progress,
+            watch: &watch,
+            is_looked_at: !args.direct && (progress.is_visible() || out.json()),
+        },
+    };
+    let delivery = deliver(&order, sink, &watch, out.json()).await?;
+    let told = watch.into_last();
+    drop(progress);
     if !delivery.verified {
         out.warn(&format!(
-            "{}: nobody knew a digest to check it against; its bytes may be anything",
-            args.name
+            "{name}: nobody knew a digest to check it against; its bytes may be anything"
         ));
     }
-    report(&args.name, delivery, &target, out)
+    report(name, &delivery, told.as_ref(), &target, out)
 }
 
-async fn source(args: &DownloadArgs, session: &Session) -> Result<Source, Failure> {
+/// Has it delivered, and watches meanwhile; `to_the_end` where the last word counts.
+async fn deliver(
+    order: &Order<'_>,
+    sink: Sink,
+    watch: &Watch<'_>,
+    to_the_end: bool,
+) -> Result<Delivery, Failure> {
+    let mut watching = pin!(watch.run());
+    match select(pin!(order.deliver(sink)), &mut watching).await {
+        Either::Left((delivery, _)) => {
+            if to_the_end && delivery.is_ok() && watch.is_in_the_middle() {
+                // What is known without it will do.
+                let _ = timeout(LAST_WORD, watching).await;
+            }
+            delivery
+        }
+        Either::Right(((), delivering)) => delivering.await,
+    }
+}
+
+async fn source(name: &Name, args: &DownloadArgs, session: &Session) -> Result<Source, Failure> {
     if !args.direct {
         return Ok(Source::OwnPeer);
     }
-    match session.api.connect(&args.name).await? {
-        None => Err(Failure::NotFound(format!("{}: nobody has it", args.name))),
+    match session.api.connect(name).await? {
+        None => Err(Failure::NotFound(format!("{name}: nobody has it"))),
         Some(provider) if provider.is_https() => Err(Failure::Usage(format!(
             "{provider} has the file and speaks TLS, which --direct does not: run it without \
              --direct"
@@ -96,21 +218,15 @@ fn skipped(name: &Name, path: &str, out: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn report(name: &Name, delivery: Delivery, target: &Target, out: &Output) -> Result<(), Failure> {
-    let path = delivery
-        .file
-        .as_deref()
-        .map(|path| path.to_string_lossy().into_owned());
+fn report(
+    name: &Name,
+    delivery: &Delivery,
+    told: Option<&Transfer>,
+    target: &Target,
+    out: &Output,
+) -> Result<(), Failure> {
     if out.json() {
-        let report = Report {
-            name,
-            path,
-            digest: delivery.digest,
-            size: delivery.size,
-            verified: delivery.verified,
-            resumed: delivery.resumed,
-            source: delivery.source,
-        };
+        let report = Report::new(name, delivery, told);
         if *target == Target::Stdout {
             // Standard output is the file.
             out.aside(&report);
@@ -125,7 +241,7 @@ fn report(name: &Name, delivery: Delivery, target: &Target, out: &Output) -> Res
     if delivery.resumed > 0 {
         text.push_str(&format!(", {} of it from before", size(delivery.resumed)));
     }
-    if let Some(path) = path {
+    if let Some(path) = shown_path(delivery) {
         let how = match target {
             Target::File(_) => "saved as",
             Target::Stream(_) | Target::Stdout => "written into",

@@ -3,6 +3,7 @@
 
 mod download;
 mod fetch;
+mod folder;
 mod links;
 mod list;
 mod locate;
@@ -11,6 +12,7 @@ mod pages;
 mod peers;
 mod search;
 mod status;
+mod tally;
 mod upload;
 mod walk;
 

@@ -83,7 +83,7 @@ impl Found {
                     Ok(kind) if kind.is_dir() => folders.push((path, name)),
                     Ok(kind) if kind.is_symlink() => self.left_out.push((path, LINK)),
                     Ok(kind) if !kind.is_file() => self.left_out.push((path, SPECIAL)),
-                    Ok(_) if is_unfinished(text) => self.left_out.push((path, UNFINISHED)),
+                    Ok(_) if part::is_unfinished(text) => self.left_out.push((path, UNFINISHED)),
                     Ok(_) => self.add_file(path, &name),
                     Err(error) => self.failed.push(Failure::disk(path)(error)),
                 }
@@ -101,11 +101,6 @@ impl Found {
             }),
         }
     }
-}
-
-/// A download of ours that is not whole yet.
-fn is_unfinished(file_name: &str) -> bool {
-    file_name.starts_with('.') && file_name.contains(part::SUFFIX)
 }
 
 /// The last part of `path`, looked up where it is not spelled out (`.`, `..`).

@@ -4,24 +4,24 @@
 //! Invariant: [`Delivery::file`] is reached only by bytes whose digest is the expected one, or
 //! for which nobody knew a digest; the caller can tell by [`Delivery::verified`].
 
+pub(crate) mod limit;
 pub(crate) mod part;
+pub(crate) mod small;
 pub(crate) mod stream;
 pub(crate) mod target;
 #[cfg(test)]
 mod tests;
+pub(crate) mod watch;
 
 use std::{path::PathBuf, time::Duration};
 
 use vecino_rest::{Digest, PeerUrl};
 
-use self::{part::Part, stream::Stream};
+use self::{limit::Limiter, part::Part, stream::Stream};
 use crate::{
     api::{Api, ApiError, Content, Resume, Wanted},
     cli::IfExists,
     failure::Failure,
-    output::{self, Output},
-    progress::Progress,
-    session::Session,
 };
 
 /// How often a content that broke is asked for again, for the rest of it.
@@ -137,27 +137,37 @@ pub(crate) struct Order<'a> {
     pub(crate) source: Source,
     /// What to do when the target exists by now.
     pub(crate) if_exists: IfExists,
-    /// Who is told how to go on.
-    pub(crate) session: &'a Session,
-    /// Who shows progress and warnings.
-    pub(crate) out: &'a Output,
+    /// Who sends it, or knows who does.
+    pub(crate) api: &'a Api,
+    /// How fast.
+    pub(crate) limiter: &'a Limiter,
+    /// Who is told of its progress.
+    pub(crate) observer: &'a dyn Observer,
+}
+
+/// Is told how a content comes.
+pub(crate) trait Observer {
+    /// `done` of `total` bytes are there already; `digest` is what the sender says that it is.
+    fn begin(&self, done: u64, total: Option<u64>, digest: Option<Digest>);
+    /// `bytes` more are there.
+    fn advance(&self, bytes: u64);
+    /// The next run could go on from so many bytes now, if any.
+    fn kept(&self, bytes: Option<u64>);
 }
 
 impl Order<'_> {
     /// Brings all of it to `sink`.
     pub(crate) async fn deliver(&self, mut sink: Sink) -> Result<Delivery, Failure> {
-        let progress = self.out.progress(self.wanted.name.file_name());
         let mut resumed = sink.written();
         let mut started_over = false;
         loop {
-            let arrived = self.receive(&mut sink, &progress).await?;
+            let arrived = self.receive(&mut sink).await?;
             if !arrived.resumed {
                 resumed = 0;
             }
             let digest = sink.digest();
             let expected = self.wanted.digest.or(arrived.digest);
             if expected.is_none_or(|expected| expected == digest) {
-                drop(progress);
                 return self
                     .accept(sink, digest, resumed, arrived, expected.is_some())
                     .await;
@@ -219,7 +229,7 @@ impl Order<'_> {
 
     /// Fills `sink` to the end, asking again for the rest when the connection breaks. What is
     /// there goes only when an answer says that the content is another one now.
-    async fn receive(&self, sink: &mut Sink, progress: &Progress) -> Result<Arrived, Failure> {
+    async fn receive(&self, sink: &mut Sink) -> Result<Arrived, Failure> {
         let mut retries = 0;
         let mut source = None;
         let mut resumed = true;
@@ -229,7 +239,7 @@ impl Order<'_> {
             let cause = match self.open(resume).await {
                 Ok(mut content) => {
                     afresh = false;
-                    self.check_offer(sink, &content)?;
+                    self.check_offer(sink.resume(), &content)?;
                     let (mut digest, mut skip) = (content.digest, 0);
                     if content.start == 0 {
                         if let Some(known) = sink.beginning_of(&content) {
@@ -240,8 +250,8 @@ impl Order<'_> {
                         }
                     }
                     source = source.or(content.source.take());
-                    progress.begin(sink.written(), content.total);
-                    match self.drain(&mut content, skip, sink, progress).await? {
+                    self.observer.begin(sink.written(), content.total, digest);
+                    match self.drain(&mut content, skip, sink).await? {
                         None => {
                             return Ok(Arrived {
                                 digest,
@@ -278,15 +288,17 @@ impl Order<'_> {
     }
 
     async fn open(&self, resume: Option<Resume>) -> Result<Content, ApiError> {
-        let api: &Api = &self.session.api;
         match &self.source {
-            Source::OwnPeer => api.open(&self.wanted, resume).await,
-            Source::Provider(origin) => api.open_at(origin, &self.wanted.name, resume).await,
+            Source::OwnPeer => self.api.open(&self.wanted, resume).await,
+            Source::Provider(origin) => {
+                let name = &self.wanted.name;
+                self.api.open_at(origin, name, resume).await
+            }
         }
     }
 
     /// Refuses an answer that does not go with what was asked for, or with what is there.
-    fn check_offer(&self, sink: &Sink, content: &Content) -> Result<(), Failure> {
+    fn check_offer(&self, there: Option<Resume>, content: &Content) -> Result<(), Failure> {
         if let (Some(wanted), Some(offered)) = (self.wanted.digest, content.digest)
             && wanted != offered
         {
@@ -296,7 +308,7 @@ impl Order<'_> {
             )));
         }
         let fits = content.start == 0
-            || sink.resume().is_some_and(|resume| {
+            || there.is_some_and(|resume| {
                 resume.offset == content.start && content.digest == Some(resume.digest)
             });
         if fits {
@@ -316,11 +328,11 @@ impl Order<'_> {
         content: &mut Content,
         mut skip: u64,
         sink: &mut Sink,
-        progress: &Progress,
     ) -> Result<Option<ApiError>, Failure> {
         loop {
             match content.chunk().await {
                 Ok(Some(chunk)) => {
+                    self.limiter.pay(chunk.len()).await;
                     let skipped = chunk.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
                     skip -= skipped as u64;
                     let chunk = &chunk[skipped..];
@@ -328,10 +340,8 @@ impl Order<'_> {
                         continue;
                     }
                     sink.write(chunk).await?;
-                    progress.advance(chunk.len() as u64);
-                    self.session.set_go_on(sink.kept().map(|kept| {
-                        format!("{} are kept; run again to resume", output::size(kept))
-                    }));
+                    self.observer.advance(chunk.len() as u64);
+                    self.observer.kept(sink.kept());
                 }
                 Ok(None) if skip > 0 => {
                     return Ok(Some(ApiError::Garbled {

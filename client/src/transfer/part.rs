@@ -19,7 +19,7 @@ use super::target::{self, folder_of};
 use crate::{api::Resume, cli::IfExists, failure::Failure};
 
 /// What follows the name of the target, hidden by a dot before it. Uploads leave such files out.
-pub(crate) const SUFFIX: &str = ".vecino-part";
+const SUFFIX: &str = ".vecino-part";
 /// What follows the name of the part.
 const NOTE_SUFFIX: &str = ".json";
 /// Largest note that is read.
@@ -53,9 +53,7 @@ pub(crate) struct Part {
 impl Part {
     /// Opens the part of `target` and hashes what an earlier run left.
     pub(crate) async fn open(target: &Path) -> Result<Self, Failure> {
-        let path = part_path(target).ok_or_else(|| {
-            Failure::Usage(format!("{} is not the name of a file", target.display()))
-        })?;
+        let path = part_path(target).ok_or_else(|| nameless(target))?;
         let folder = folder_of(target);
         if !folder.is_dir() {
             return Err(Failure::NoFolder(folder.to_owned()));
@@ -182,6 +180,33 @@ impl Drop for Part {
             let _ = remove(&note_path(&self.path));
         }
     }
+}
+
+/// Writes a whole content in one go and makes it `target`, as `if_exists` says; the path that it
+/// has now. It is not forced to the disk.
+pub(crate) fn store(target: &Path, bytes: &[u8], if_exists: IfExists) -> Result<PathBuf, Failure> {
+    let path = part_path(target).ok_or_else(|| nameless(target))?;
+    let mut file = open_locked(&path, target)?;
+    let stored = file
+        .set_len(0)
+        .and_then(|()| file.write_all(bytes))
+        .map_err(Failure::disk(target))
+        .and_then(|()| target::put(&path, target, if_exists));
+    // It is the target now, or of no use. A note of an earlier run is of no use without it.
+    if stored.is_err() {
+        let _ = remove(&path);
+    }
+    let _ = remove(&note_path(&path));
+    stored
+}
+
+/// Whether a file of this name is the unfinished one of a download, or its note.
+pub(crate) fn is_unfinished(file_name: &str) -> bool {
+    file_name.starts_with('.') && file_name.contains(SUFFIX)
+}
+
+fn nameless(target: &Path) -> Failure {
+    Failure::Usage(format!("{} is not the name of a file", target.display()))
 }
 
 /// `.NAME.vecino-part` beside `target`; a digest stands for a name that would be too long.
@@ -329,6 +354,26 @@ mod tests {
         std::os::unix::fs::symlink(&victim, dir.path().join(".a.txt.vecino-part")).unwrap();
         assert!(Part::open(&dir.path().join("a.txt")).await.is_err());
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_small_content_is_there_at_once_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.txt");
+        fs::write(
+            dir.path().join(".a.txt.vecino-part"),
+            "longer, of an earlier run",
+        )
+        .unwrap();
+        fs::write(dir.path().join(".a.txt.vecino-part.json"), "{}").unwrap();
+        assert_eq!(store(&target, b"abc", IfExists::Error).unwrap(), target);
+        assert_eq!(fs::read_to_string(&target).unwrap(), "abc");
+        assert!(matches!(
+            store(&target, b"other", IfExists::Error),
+            Err(Failure::Exists(_))
+        ));
+        assert_eq!(fs::read_to_string(&target).unwrap(), "abc");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

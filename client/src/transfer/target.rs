@@ -50,7 +50,7 @@ impl Target {
     }
 }
 
-fn ends_with_separator(path: &Path) -> bool {
+pub(crate) fn ends_with_separator(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
@@ -117,6 +117,16 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 /// Moves the finished `part` to `target`, or beside it as `if_exists` says; the path that it has
 /// now. The folder is on the disk afterwards.
 pub(crate) fn place(part: &Path, target: &Path, if_exists: IfExists) -> Result<PathBuf, Failure> {
+    let path = put(part, target, if_exists)?;
+    let folder = folder_of(&path);
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(Failure::disk(folder))?;
+    Ok(path)
+}
+
+/// The same, but for the folder, which may not be on the disk yet.
+pub(crate) fn put(part: &Path, target: &Path, if_exists: IfExists) -> Result<PathBuf, Failure> {
     let path = match if_exists {
         IfExists::Overwrite => {
             // It may be another thing by now than when the download began.
@@ -138,10 +148,6 @@ pub(crate) fn place(part: &Path, target: &Path, if_exists: IfExists) -> Result<P
         },
         IfExists::Rename => rename_beside(part, target)?,
     };
-    let folder = folder_of(&path);
-    fs::File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(Failure::disk(folder))?;
     Ok(path)
 }
 

@@ -9,11 +9,19 @@ use tokio::{
 use vecino_rest::Name;
 
 use super::*;
-use crate::{cli::Globals, config::Config};
+use crate::{config::Config, session::Session};
 
 const CONTENT: &[u8] = b"the whole content of a file";
 /// Bytes of it that an earlier run left.
 const PREFIX: usize = 10;
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn begin(&self, _: u64, _: Option<u64>, _: Option<Digest>) {}
+    fn advance(&self, _: u64) {}
+    fn kept(&self, _: Option<u64>) {}
+}
 
 /// A peer that answers a request with `answer(whether it asks for a range)`, and hangs up.
 async fn peer(answer: impl Fn(bool) -> String + 'static) -> SocketAddr {
@@ -65,10 +73,7 @@ async fn resume(folder: &Path, peer: SocketAddr) -> Result<Delivery, Failure> {
         log_filter: String::new(),
         color: false,
     });
-    let globals = Globals {
-        json: false,
-        quiet: true,
-    };
+    let session = session.unwrap();
     let order = Order {
         wanted: Wanted {
             name: Name::parse("a").unwrap(),
@@ -77,8 +82,9 @@ async fn resume(folder: &Path, peer: SocketAddr) -> Result<Delivery, Failure> {
         },
         source: Source::OwnPeer,
         if_exists: IfExists::Error,
-        session: &session.unwrap(),
-        out: &Output::new(globals, false),
+        api: &session.api,
+        limiter: &Limiter::new(None),
+        observer: &Nobody,
     };
     order.deliver(Sink::File(part)).await
 }

@@ -7,6 +7,8 @@ mod config;
 mod direct;
 mod download;
 mod errors;
+mod events;
+mod folder;
 mod lists;
 mod overlay;
 mod repl;

@@ -33,9 +33,21 @@ pub(crate) struct Seen {
     pub(crate) uri: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// The other end of the connection that it came over.
+    pub(crate) from: Option<SocketAddr>,
 }
 
 impl Seen {
+    /// A parameter of the query, decoded.
+    pub(crate) fn query(&self, name: &str) -> Option<String> {
+        let (_, query) = self.uri.split_once('?')?;
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(query)
+            .unwrap()
+            .into_inner();
+        let found = pairs.into_iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value)
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(n, _)| n == name);
         found.map(|(_, value)| value.as_str())
@@ -232,6 +244,7 @@ async fn answer(
             .map(|(name, value)| (name.to_string(), text(value)))
             .collect(),
         body: body.to_vec(),
+        from: request.peer_addr(),
     };
     log.lock().unwrap().push(seen.clone());
     script(&seen).into_response()

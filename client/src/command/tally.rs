@@ -82,7 +82,11 @@ mod tests {
 
     #[test]
     fn the_first_decides_and_all_are_counted() {
-        let out = Output::new(Globals::default(), false);
+        let json = Globals {
+            json: true,
+            quiet: true,
+        };
+        let out = Output::new(json, false);
         assert!(Failures::default().finish(&out).is_ok());
         let mut failures = Failures::default();
         failures.add(problem(Kind::NotFound));

@@ -8,7 +8,12 @@ mod editor;
 mod home;
 mod words;
 
-use std::{collections::BTreeSet, io::IsTerminal, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::IsTerminal,
+    path::Path,
+    time::Duration,
+};
 
 use actix_rt::time::timeout;
 use clap::{CommandFactory, FromArgMatches};
@@ -75,7 +80,7 @@ pub(crate) async fn run(session: &Session, out: &Output) -> ExitCode {
 
 fn menu(session: &Session) -> String {
     format!(
-        "Your own peer is {}.\n  1  download a file\n  2  upload a file or a folder\n  0  end\n\
+        "Your own peer is {}.\n  1  download a file, or NAME/ for a folder\n  2  upload a file or a folder\n  0  end\n\
          Or a word: download, upload, list, search, locate, peers, status, help, exit.",
         session.api.peer().authority()
     )
@@ -251,10 +256,52 @@ impl Repl<'_> {
                 names.extend(page.items.into_iter().map(|variant| variant.name));
             }
         }
-        names
+        let mut names: Vec<_> = names
             .into_iter()
             .filter(|name| name.as_str().starts_with(prefix))
             .map(String::from)
-            .collect()
+            .collect();
+        add_folders(&mut names, prefix.len());
+        names
+    }
+}
+
+/// Adds the folders that several of `names`, which are in order, lie in: `download` takes them as
+/// well. Each is one step deeper than what is `typed`, in bytes.
+fn add_folders(names: &mut Vec<String>, typed: usize) {
+    let mut folders: BTreeMap<String, usize> = BTreeMap::new();
+    for name in &*names {
+        if let Some(end) = name.get(typed..).and_then(|rest| rest.find('/')) {
+            let folder = name[..=typed + end].to_owned();
+            *folders.entry(folder).or_default() += 1;
+        }
+    }
+    let several = folders.into_iter().filter(|(_, below)| *below > 1);
+    names.extend(several.map(|(folder, _)| folder));
+    names.sort();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_several_names_is_offered() {
+        let with_folders = |names: &[&str], typed: &str| {
+            let mut names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            add_folders(&mut names, typed.len());
+            names
+        };
+        let names = ["dé/a", "dé/b/c", "dé/b/d", "e/f", "g"];
+        assert_eq!(
+            with_folders(&names, "")[..2],
+            ["dé/".to_owned(), "dé/a".to_owned()]
+        );
+        assert_eq!(with_folders(&names, "").len(), 6);
+        let below = &names[..3];
+        assert_eq!(
+            with_folders(below, "dé/"),
+            ["dé/a", "dé/b/", "dé/b/c", "dé/b/d"]
+        );
     }
 }

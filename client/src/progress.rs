@@ -144,6 +144,22 @@ impl Overall {
         }
     }
 
+    /// A file is there whose bytes were counted by a handle.
+    pub(crate) fn file_done(&self) {
+        self.done.set(self.done.get() + 1);
+        self.tell();
+    }
+
+    /// Whether somebody sees it.
+    pub(crate) fn is_visible(&self) -> bool {
+        self.progress.is_visible()
+    }
+
+    /// Counts bytes of files that have no part of their own.
+    pub(crate) fn handle(&self) -> Handle {
+        self.progress.handle()
+    }
+
     fn tell(&self) {
         let text = format!(", {}/{} files", self.done.get(), self.files);
         self.progress.tell(text);
@@ -161,8 +177,7 @@ pub(crate) struct Share<'a> {
 impl Share<'_> {
     /// The file is there.
     pub(crate) fn done(self) {
-        self.overall.done.set(self.overall.done.get() + 1);
-        self.overall.tell();
+        self.overall.file_done();
     }
 
     /// `bytes` of `expected` are there.

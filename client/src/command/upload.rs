@@ -1,5 +1,5 @@
-//! `upload`: shares files on the own peer, one after the other, and checks that what arrived is
-//! what was sent. A file that fails does not stop the others, unless nothing can succeed.
+//! `upload`: shares files on the own peer, several at once, and checks that what arrived is what was
+//! sent. A file that fails does not stop the others, unless nothing can succeed.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,23 +13,28 @@ use std::{
 use actix_rt::time::{Instant, sleep_until};
 use awc::body::SizedStream;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use vecino_rest::{Digest, Kind, body::Stored};
 
 use crate::{
-    api::{ApiError, SILENCE_TIMEOUT, told},
+    api::{ApiError, SILENCE_TIMEOUT},
     cli::UploadArgs,
-    command::walk::{Found, Item},
+    command::{
+        tally::{self, Failures},
+        walk::{Found, Item},
+    },
     exit_code::ExitCode,
     failure::Failure,
     output::{Output, size},
-    progress::Progress,
+    progress::{Handle, Overall},
     session::Session,
 };
 
 /// Bytes that are read and sent at a time.
 const CHUNK: usize = 256 << 10;
+/// Files that are sent at the same time, each over a connection that the next one takes over.
+const AT_ONCE: usize = 8;
 
 /// Further peers that hold a copy, when nobody says.
 const REPLICAS: u32 = 1;
@@ -64,24 +69,43 @@ pub(crate) async fn run(args: &UploadArgs, session: &Session, out: &Output) -> R
         out.announce(&announcement(&found.items));
     }
     let all = found.items.len() + found.failed.len();
-    let mut failed = found.failed;
+    let mut failures = Failures::default();
+    found.failed.into_iter().for_each(|one| failures.add(one));
     let mut tally = Tally::default();
-    for item in &found.items {
-        match share(item, args, session, out).await {
+    let overall = several.then(|| one_bar(&found.items, out));
+    let overall = overall.as_ref();
+    let mut ends = stream::iter(&found.items)
+        .map(|item| async move { (item, share(item, args, overall, session, out).await) })
+        .buffer_unordered(AT_ONCE);
+    while let Some((item, end)) = ends.next().await {
+        match end {
             Ok(shared) => tally.add(&shared),
             Err(failure) => {
                 let hopeless = is_hopeless(&failure);
-                failed.push(about(item, failure, args.replace));
+                failures.add(about(item, failure, args.replace));
                 if hopeless {
                     break;
                 }
             }
         }
     }
+    drop(ends);
     if several {
         out.note(&tally.text(all));
     }
-    first_of(failed, out)
+    failures.finish(out)
+}
+
+/// A bar over all of them.
+fn one_bar(items: &[Item], out: &Output) -> Overall {
+    let progress = out.progress("upload");
+    let size_of = |item: &Item| std::fs::metadata(&item.path).map_or(0, |file| file.len());
+    let bytes = if progress.is_visible() {
+        items.iter().map(size_of).sum()
+    } else {
+        0
+    };
+    Overall::new(progress, items.len() as u64, bytes)
 }
 
 /// What is about to be shared.
@@ -135,41 +159,32 @@ impl Tally {
     }
 }
 
-/// Prints all failures but the first, which is the one that decides the exit code.
-fn first_of(failed: Vec<Failure>, out: &Output) -> Result<(), Failure> {
-    let mut failed = failed.into_iter();
-    let Some(first) = failed.next() else {
-        return Ok(());
-    };
-    for failure in failed {
-        out.failure(&failure);
-    }
-    Err(first)
-}
-
-/// Whether all other files would fail as well.
+/// Whether all other files would fail as well: the disk of the own peer counts here, our own does
+/// not.
 fn is_hopeless(failure: &Failure) -> bool {
-    matches!(failure, Failure::Api(_))
-        && matches!(
-            failure.exit_code(),
-            ExitCode::Auth | ExitCode::Unreachable | ExitCode::Disk
-        )
-        || matches!(failure, Failure::OutputClosed)
+    let code = failure.exit_code();
+    let is_of_peer = matches!(failure, Failure::Api(_));
+    is_of_peer && matches!(code, ExitCode::Unreachable | ExitCode::Disk)
+        || tally::is_hopeless(failure)
 }
 
 /// Says which file a failure is about, where its text does not; and, when it was to `replace` what
 /// is there, that this did not help.
 fn about(item: &Item, failure: Failure, replace: bool) -> Failure {
-    let Failure::Api(ApiError::Problem(mut problem)) = failure else {
-        return failure;
+    let failure = match failure {
+        Failure::Api(ApiError::Problem(problem))
+            if replace && problem.kind() == Some(Kind::Conflict) =>
+        {
+            Failure::Taken(problem)
+        }
+        failure @ Failure::Api(_) => failure,
+        // The others name the path.
+        failure => return failure,
     };
-    if !problem.detail.contains(item.name.as_str()) {
-        problem.detail = format!("{}: {}", item.name, told(&problem));
+    Failure::File {
+        name: item.name.clone(),
+        failure: Box::new(failure),
     }
-    if replace && problem.kind() == Some(Kind::Conflict) {
-        return Failure::Taken(problem);
-    }
-    Failure::Api(ApiError::Problem(problem))
 }
 
 /// A file that is shared now.
@@ -181,6 +196,7 @@ struct Shared {
 async fn share(
     item: &Item,
     args: &UploadArgs,
+    overall: Option<&Overall>,
     session: &Session,
     out: &Output,
 ) -> Result<Shared, Failure> {
@@ -189,10 +205,18 @@ async fn share(
     } else {
         None
     };
-    let progress = out.progress(item.name.file_name());
-    let outgoing = Outgoing::open(&item.path, &progress)?;
+    let outgoing = Outgoing::open(&item.path)?;
+    let alone = overall.is_none().then(|| {
+        let progress = out.progress(item.name.file_name());
+        progress.begin(0, Some(outgoing.0.size));
+        progress
+    });
+    let handle = match (&alone, overall) {
+        (Some(progress), _) => Some(progress.handle()),
+        (None, overall) => overall.map(Overall::handle),
+    };
     let replicas = args.replicas.unwrap_or(REPLICAS);
-    let body = outgoing.body(&progress);
+    let body = outgoing.body(handle);
     let put = session.api.put(&item.name, replaces, replicas, body);
     let (created, answer) = tokio::select! {
         answer = put => match answer {
@@ -205,7 +229,7 @@ async fn share(
             after: SILENCE_TIMEOUT,
         })),
     };
-    drop(progress);
+    drop(alone);
     // It is shared; copies of it may be on their way yet.
     let stored = session.api.stored(answer, outgoing.0.size).await?;
     let sent = outgoing.digest();
@@ -237,6 +261,13 @@ async fn share(
             stored: &stored,
         })?;
         return Ok(shared);
+    }
+    if let Some(overall) = overall {
+        overall.file_done();
+        // A line each is for who does not see the bar.
+        if overall.is_visible() {
+            return Ok(shared);
+        }
     }
     let how = if created { "shared" } else { "already shared" };
     out.note(&format!(
@@ -275,10 +306,9 @@ struct State {
 }
 
 impl Outgoing {
-    fn open(path: &Path, progress: &Progress) -> Result<Self, Failure> {
+    fn open(path: &Path) -> Result<Self, Failure> {
         let file = File::open(path).map_err(Failure::disk(path))?;
         let size = file.metadata().map_err(Failure::disk(path))?.len();
-        progress.begin(0, Some(size));
         Ok(Self(Rc::new(State {
             file: RefCell::new(file),
             size,
@@ -290,11 +320,10 @@ impl Outgoing {
     }
 
     /// The bytes that were there when it was opened.
-    fn body(&self, progress: &Progress) -> impl awc::body::MessageBody + use<> {
-        let progress = progress.handle();
+    fn body(&self, progress: Option<Handle>) -> impl awc::body::MessageBody + use<> {
         let chunks = stream::unfold(self.clone(), move |outgoing| {
             let next = outgoing.next();
-            if let Some(Ok(chunk)) = &next {
+            if let (Some(Ok(chunk)), Some(progress)) = (&next, &progress) {
                 progress.advance(chunk.len() as u64);
             }
             std::future::ready(next.map(|chunk| (chunk, outgoing)))

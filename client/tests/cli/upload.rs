@@ -1,5 +1,7 @@
 //! Uploads: files, folders, conflicts.
 
+use std::collections::BTreeSet;
+
 use vecino_rest::{Digest, Kind, Name, body::Stored};
 
 use crate::stage::{Answer, Client, Peer, Seen, bytes};
@@ -55,11 +57,12 @@ fn a_folder_and_as_decide_the_names() {
     assert!(done.stderr.contains("already shared"), "{done:?}");
     let done = client.run(&["upload", "pics/a.jpg", "--as", "x/y.jpg"]);
     assert_eq!(done.code, 0, "{done:?}");
-    let paths: Vec<_> = peer
+    let mut paths: Vec<_> = peer
         .seen()
         .iter()
         .map(|seen| seen.path().to_owned())
         .collect();
+    paths.sort();
     assert_eq!(
         paths,
         [
@@ -156,6 +159,53 @@ fn replace_names_what_it_replaces() {
 }
 
 #[test]
+fn many_files_go_over_few_connections() {
+    const FILES: usize = 200;
+    let peer = Peer::start(|seen| Answer::json(201, &stored(seen)));
+    let client = Client::of(&peer);
+    for index in 0..FILES {
+        client.write(&format!("d/{index}"), index.to_string());
+    }
+    let done = client.run(&["upload", "d"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.stderr.contains("200 of 200 files shared"), "{done:?}");
+    let seen = peer.seen();
+    assert_eq!(seen.len(), FILES);
+    let connections: BTreeSet<_> = seen.iter().map(|seen| seen.from.unwrap()).collect();
+    assert!((2..=8).contains(&connections.len()), "{connections:?}");
+}
+
+#[test]
+fn failures_are_told_up_to_a_bound_and_the_rest_is_shared() {
+    let peer = Peer::start(|seen| match seen.path() {
+        "/v1/files/d/good" => Answer::json(201, &stored(seen)),
+        _ => Answer::kind(Kind::Conflict, "it is shared with another content"),
+    });
+    let client = Client::of(&peer);
+    for index in 0..50 {
+        client.write(&format!("d/{index}"), "x");
+    }
+    client.write("d/good", "x");
+    let done = client.run(&["upload", "d"]);
+    assert_eq!(done.code, 9, "{done:?}");
+    assert!(done.stderr.contains("1 of 51 files shared"), "{done:?}");
+    assert!(done.stderr.contains("and 30 more"), "{done:?}");
+    assert_eq!(done.stderr.matches("error: d/").count(), 20, "{done:?}");
+    assert_eq!(peer.seen().len(), 51);
+}
+
+#[test]
+fn a_peer_that_cannot_be_used_ends_it_at_once() {
+    let peer = Peer::always(Answer::kind(Kind::NoSpace, "the disk is full"));
+    let client = Client::of(&peer);
+    for index in 0..100 {
+        client.write(&format!("d/{index}"), "x");
+    }
+    assert_eq!(client.run(&["upload", "d"]).code, 8);
+    assert!(peer.seen().len() <= 16);
+}
+
+#[test]
 fn a_peer_that_stored_something_else_is_noticed() {
     let peer = Peer::start(|seen| {
         let mut stored = stored(seen);
@@ -175,10 +225,12 @@ fn the_token_is_sent_and_a_refusal_is_4() {
     });
     let client = Client::of(&peer);
     client.write("a", "a");
-    client.write("b/1", "1");
-    client.write("b/2", "2");
+    for index in 0..100 {
+        client.write(&format!("b/{index}"), "1");
+    }
     assert_eq!(client.run(&["upload", "b"]).code, 4);
-    assert_eq!(peer.seen().len(), 1, "the other files would fail as well");
+    let seen = peer.seen().len();
+    assert!(seen <= 16, "the other files would fail as well: {seen}");
     let client = client.env("API_TOKEN_FILE", "token");
     client.write("token", "s3cret\n");
     assert_eq!(client.run(&["upload", "a"]).code, 0);

@@ -19,6 +19,7 @@ mod witness;
 // The promises.
 mod first_system;
 mod flood;
+mod folder;
 mod hidden_asker;
 mod hidden_locator;
 mod own_peer_only;

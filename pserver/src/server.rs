@@ -25,7 +25,7 @@ use vecino_rest::{PeerId, PeerUrl, peer_url::Host};
 use crate::{
     api::{
         self,
-        access::Policy,
+        access::{CameTo, Policy},
         context::{Shared, Worker},
     },
     config::Config,
@@ -338,6 +338,11 @@ fn serve(
             .client_request_timeout(HEAD_WITHIN)
             .h1_write_buffer_size(WRITE_BUFFER)
             .local_addr(addr)
+            .on_connect_ext(|stream: &tokio::net::TcpStream, data| {
+                if let Ok(address) = stream.local_addr() {
+                    data.insert(CameTo(address.ip()));
+                }
+            })
             .finish(map_config(app, |()| AppConfig::default()))
             .tcp();
         BlobsFirstFactory {

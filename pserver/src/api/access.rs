@@ -1,8 +1,11 @@
-//! Who may use the client routes. [`Policy::decide`] is pure; [`guard`] asks it for each request.
+//! Who may use which routes. [`Policy::decide`] and [`Policy::decide_for_peers`] are pure; a guard
+//! asks them for each request: [`guard`] on client routes, [`guard_lookup`] on those that change
+//! nothing whatever their method, [`guard_peers`] on what peers ask of each other.
 //!
 //! A web page that the user visits must not be able to use the own peer: a `Host` that is a
 //! foreign domain name (DNS rebinding) and an `Origin` or `Sec-Fetch-Site` of another site are
-//! refused, whoever asks.
+//! refused, whoever asks. Between peers any `Host` will do, as neither they nor curl are pages:
+//! there only what says by its headers that a browser sent it is looked at.
 
 use std::net::IpAddr;
 
@@ -62,14 +65,28 @@ pub struct Facts<'a> {
     pub changes: bool,
     /// Where it comes from.
     pub from: Option<IpAddr>,
+    /// The address of this machine that it came to.
+    pub to: Option<IpAddr>,
     /// `Host`, or the authority of HTTP/2.
     pub host: &'a str,
     /// `Origin`.
     pub origin: Option<&'a str>,
     /// `Sec-Fetch-Site`.
     pub fetch_site: Option<&'a str>,
+    /// Whether there is any `Sec-Fetch-*`.
+    pub is_fetch: bool,
     /// `Authorization`.
     pub authorization: Option<&'a str>,
+}
+
+impl Facts<'_> {
+    /// Whether it comes from the peer's own machine: from loopback, or from the very address that
+    /// it came to.
+    fn is_from_own_machine(&self) -> bool {
+        let from = self.from.map(|ip| ip.to_canonical());
+        from.is_some_and(|ip| ip.is_loopback())
+            || from.is_some() && from == self.to.map(|ip| ip.to_canonical())
+    }
 }
 
 /// Who may do what.
@@ -100,11 +117,11 @@ impl Policy {
             }
             _ => false,
         };
-        let on_loopback = facts.from.is_some_and(|ip| ip.to_canonical().is_loopback());
+        let is_near = facts.is_from_own_machine();
         let allowed = has_token
             || match self.access {
-                ClientAccess::Open => !facts.changes || on_loopback,
-                ClientAccess::Loopback => on_loopback,
+                ClientAccess::Open => !facts.changes || is_near,
+                ClientAccess::Loopback => is_near,
                 ClientAccess::Token => false,
             };
         if allowed {
@@ -120,6 +137,14 @@ impl Policy {
                 "only from the peer's own machine: no API_TOKEN_FILE is set there",
             ),
         })
+    }
+
+    /// Whether a request may go on that peers, and any HTTP client, may make.
+    pub fn decide_for_peers(&self, facts: &Facts<'_>) -> Result<(), ApiError> {
+        if facts.origin.is_some() || facts.is_fetch {
+            return refuse_foreign_site(facts, self.public_url.as_ref());
+        }
+        Ok(())
     }
 }
 
@@ -169,18 +194,49 @@ fn is_own_host(host: &str, public_url: Option<&PeerUrl>) -> bool {
     bare.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost") || is_public()
 }
 
-/// Lets a request through to the client routes, or not.
+/// The address of this machine that a connection came to; kept with the connection.
+#[derive(Debug, Clone, Copy)]
+pub struct CameTo(pub IpAddr);
+
+/// Lets a request through to the client routes, or not: `GET` and `HEAD` read.
 pub async fn guard(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    check(&request, changes, Policy::decide)?;
+    next.call(request).await
+}
+
+/// As [`guard`], for client routes that change nothing whatever their method.
+pub async fn guard_lookup(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    check(&request, false, Policy::decide)?;
+    next.call(request).await
+}
+
+/// Lets a request through to the routes of peers, or not.
+pub async fn guard_peers(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    check(&request, false, Policy::decide_for_peers)?;
+    next.call(request).await
+}
+
+fn check(
+    request: &ServiceRequest,
+    changes: bool,
+    decide: fn(&Policy, &Facts<'_>) -> Result<(), ApiError>,
+) -> Result<(), ApiError> {
     let worker = request
         .app_data::<web::Data<Worker>>()
-        .expect("the app has its worker")
-        .clone();
+        .expect("the app has its worker");
+    let headers = request.headers();
     let text = |name| {
-        request
-            .headers()
+        headers
             .get(name)
             .map(|value| value.to_str().unwrap_or("\u{fffd}"))
     };
@@ -189,15 +245,18 @@ pub async fn guard(
         .authority()
         .map(|authority| authority.as_str());
     let facts = Facts {
-        changes: !matches!(*request.method(), Method::GET | Method::HEAD),
+        changes,
         from: request.peer_addr().map(|address| address.ip()),
+        to: request.conn_data::<CameTo>().map(|CameTo(ip)| *ip),
         host: host.or_else(|| text(header::HOST)).unwrap_or_default(),
         origin: text(header::ORIGIN),
         fetch_site: text(header::HeaderName::from_static("sec-fetch-site")),
+        is_fetch: headers
+            .keys()
+            .any(|name| name.as_str().starts_with("sec-fetch-")),
         authorization: text(header::AUTHORIZATION),
     };
-    worker.shared.policy.decide(&facts)?;
-    next.call(request).await
+    decide(&worker.shared.policy, &facts)
 }
 
 #[cfg(test)]
@@ -210,9 +269,11 @@ mod tests {
         Facts {
             changes: false,
             from: Some("10.0.0.9".parse().expect("address")),
+            to: Some("10.0.0.4".parse().expect("address")),
             host: "10.0.0.4:80",
             origin: None,
             fetch_site: None,
+            is_fetch: false,
             authorization: None,
         }
     }
@@ -310,6 +371,36 @@ mod tests {
                 "{access:?} {token} {facts:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_address_that_a_request_came_to_is_the_own_machine() {
+        let change = Facts {
+            changes: true,
+            ..facts()
+        };
+        for (from, to, expected) in [
+            ("10.0.0.4", Some("10.0.0.4"), None),
+            ("::ffff:10.0.0.4", Some("10.0.0.4"), None),
+            ("10.0.0.4", Some("127.0.0.1"), Some(Kind::Forbidden)),
+            ("10.0.0.4", None, Some(Kind::Forbidden)),
+            ("10.0.0.9", Some("10.0.0.4"), Some(Kind::Forbidden)),
+        ] {
+            let address = |text: &str| text.parse().expect("address");
+            let facts = Facts {
+                from: Some(address(from)),
+                to: to.map(address),
+                ..change
+            };
+            let access = ClientAccess::Open;
+            assert_eq!(kind(access, false, &facts), expected, "{from} {to:?}");
+        }
+        let unknown = Facts {
+            from: None,
+            to: None,
+            ..change
+        };
+        assert!(kind(ClientAccess::Open, false, &unknown).is_some());
     }
 
     #[test]

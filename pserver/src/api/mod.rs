@@ -71,11 +71,18 @@ pub fn routes(app: &mut ServiceConfig) {
         ),
         resource(route::OVERLAY, [get().to(overlay::view)]),
         resource(route::REPAIR, [post().to(overlay::repair)]),
-        resource(frozen::CONNECT, [post().to(first_system::connect)]),
         resource(route::METRICS, [get().to(machine::metrics)]),
     ];
     for resource in client {
         app.service(resource.wrap(from_fn(access::guard)));
+    }
+    // They change nothing, though their method is not GET.
+    let lookups = [resource(
+        frozen::CONNECT,
+        [post().to(first_system::connect)],
+    )];
+    for resource in lookups {
+        app.service(resource.wrap(from_fn(access::guard_lookup)));
     }
     let peers = [
         resource(route::NEIGHBOUR_LOCATE, [post().to(neighbour::locate)]),
@@ -106,11 +113,11 @@ pub fn routes(app: &mut ServiceConfig) {
             [Method::GET, Method::HEAD, Method::POST]
                 .map(|method| web::method(method).to(first_system::download)),
         ),
-        resource(route::HEALTHZ, [get().to(machine::healthz)]),
-        resource(route::READYZ, [get().to(machine::readyz)]),
     ];
     for resource in peers {
-        app.service(resource);
+        app.service(resource.wrap(from_fn(access::guard_peers)));
     }
+    app.service(resource(route::HEALTHZ, [get().to(machine::healthz)]));
+    app.service(resource(route::READYZ, [get().to(machine::readyz)]));
     app.default_service(web::to(error::no_route));
 }

@@ -46,7 +46,8 @@ fn changing_routes() -> Vec<Request> {
     ]
 }
 
-/// An address of this machine that is not loopback: who comes from it is not near.
+/// An address of this machine that is not loopback. Who comes from it to loopback is not near:
+/// that it is this machine shows only where both ends have the same address.
 fn outer_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     // Sends nothing: it only asks the routing table.
@@ -87,15 +88,17 @@ async fn client_access_and_token_decide() {
             .peer(&format!("peer{number}"))
             .neighbour(neighbour.addr);
         let own = peer(plan, access, token).await;
-        let near = SocketAddr::from(([127, 0, 0, 1], own.addr.port()));
-        let far = outer.map(|ip| SocketAddr::new(ip, own.addr.port()));
-        for (addr, is_near) in [(Some(near), true), (far, false)] {
-            let Some(addr) = addr else { continue };
+        let addr = SocketAddr::from(([127, 0, 0, 1], own.addr.port()));
+        for (from, is_near) in [(None, true), (outer, false)] {
+            if from.is_none() && !is_near {
+                continue;
+            }
             for (request, changes) in client_routes()
                 .into_iter()
                 .map(|r| (r, false))
                 .chain(changing_routes().into_iter().map(|r| (r, true)))
             {
+                let request = request.from(from);
                 let changes = changes
                     || !(request.bytes(addr).starts_with(b"GET")
                         || request.bytes(addr).starts_with(b"HEAD"));
@@ -146,11 +149,96 @@ async fn client_access_and_token_decide() {
                 Request::json("/pedirRecurso", r#"{"body":"b"}"#),
             ] {
                 assert_eq!(
-                    request.send(addr).await.status,
+                    request.from(from).send(addr).await.status,
                     200,
                     "{access} near={is_near}"
                 );
             }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_frozen_connect_is_a_lookup_and_refused_to_nobody_who_may_read() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let Some(outer) = outer_address() else { return };
+    for (access, expected) in [("open", 200), ("loopback", 403)] {
+        let own = peer(stage.peer(access).neighbour(neighbour.addr), access, false).await;
+        let addr = SocketAddr::from(([127, 0, 0, 1], own.addr.port()));
+        let far = Request::json("/connect", r#"{"body":["nobody-has-it"]}"#).from(Some(outer));
+        let response = far.send(addr).await;
+        assert_eq!(response.status, expected, "{access}: {}", response.text());
+        if expected == 200 {
+            assert_eq!(response.text(), "404");
+        }
+        let near = Request::json("/connect", r#"{"body":["nobody-has-it"]}"#);
+        assert_eq!(near.send(addr).await.status, 200, "{access}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_peers_own_address_is_its_own_machine() {
+    let stage = Stage::start().await;
+    let Some(outer) = outer_address() else { return };
+    for access in ["open", "loopback"] {
+        let own = peer(stage.peer(access), access, false).await;
+        let addr = SocketAddr::new(outer, own.addr.port());
+        let upload = Request::new("PUT", "/v1/files/by-own-address.txt").body("x");
+        let response = upload.send(addr).await;
+        assert_eq!(response.status, 201, "{access}: {}", response.text());
+        // The other way round it cannot be told from another machine.
+        let loopback = SocketAddr::from(([127, 0, 0, 1], own.addr.port()));
+        let far = Request::new("PUT", "/v1/files/far.txt").body("x");
+        assert_eq!(far.from(Some(outer)).send(loopback).await.status, 403);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_by_a_rebound_name_does_not_act_as_a_peer() {
+    let stage = Stage::start().await;
+    let own = peer(stage.peer("own"), "open", false).await;
+    let addr = SocketAddr::from(([127, 0, 0, 1], own.addr.port()));
+    let blob = Content::of(*b"a").digest;
+    for request in [
+        Request::get("/download/a.txt"),
+        Request::new("POST", "/download/a.txt"),
+        Request::get(format!("/v1/blobs/{blob}")),
+        Request::get(format!("/v1/blobs/{blob}/pieces")),
+        Request::json("/v1/neighbour/locate", r#"{"name":"b"}"#),
+        Request::json("/v1/neighbour/search", r#"{"q":"b"}"#),
+        Request::json("/pedirRecurso", r#"{"body":"b"}"#),
+    ] {
+        let shown = request.bytes(addr).escape_ascii().to_string();
+        let rebound = request.clone().host("evil.example");
+        for foreign in [
+            rebound.clone().with("Origin", "http://evil.example"),
+            rebound.clone().with("Sec-Fetch-Site", "same-origin"),
+            rebound.clone().with("Sec-Fetch-Site", "none"),
+            rebound.clone().with("Sec-Fetch-Mode", "cors"),
+            request.clone().with("Origin", "http://evil.example"),
+            request.clone().with("Origin", "null"),
+            request.clone().with("Sec-Fetch-Site", "cross-site"),
+        ] {
+            let response = foreign.send(addr).await;
+            assert_eq!(
+                (response.status, response.kind()),
+                (403, Kind::ForeignOrigin),
+                "{}",
+                foreign.bytes(addr).escape_ascii()
+            );
+        }
+        // A peer, and curl, say neither: whatever the name by which they reach it. Nor is the
+        // peer's own page refused.
+        for fine in [
+            request.clone(),
+            rebound,
+            request
+                .clone()
+                .with("Origin", format!("http://{addr}"))
+                .with("Sec-Fetch-Site", "same-origin"),
+        ] {
+            assert_eq!(fine.send(addr).await.status, 200, "{shown}");
         }
     }
 }

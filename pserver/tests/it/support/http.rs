@@ -1,11 +1,11 @@
 //! A client that sends exactly the bytes it is told to, and tells a body that broke off from one
 //! that is whole.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::TcpSocket,
 };
 use vecino_rest::{Kind, Problem, problem};
 
@@ -19,6 +19,7 @@ pub(crate) struct Request {
     host: Option<String>,
     headers: Vec<(String, Vec<u8>)>,
     body: Option<Vec<u8>>,
+    from: Option<IpAddr>,
 }
 
 impl Request {
@@ -29,6 +30,7 @@ impl Request {
             host: None,
             headers: Vec::new(),
             body: None,
+            from: None,
         }
     }
 
@@ -59,6 +61,12 @@ impl Request {
         self
     }
 
+    /// It comes from this address of this machine.
+    pub(crate) fn from(mut self, from: Option<IpAddr>) -> Self {
+        self.from = from;
+        self
+    }
+
     /// The request as it goes over the wire.
     pub(crate) fn bytes(&self, addr: SocketAddr) -> Vec<u8> {
         let mut bytes = self.method.clone().into_bytes();
@@ -84,7 +92,15 @@ impl Request {
 
     /// Sends it; answers when the head of the response is there.
     pub(crate) async fn open(&self, addr: SocketAddr) -> Answer {
-        let socket = TcpStream::connect(addr).await.expect("connects");
+        let socket = match addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let socket = socket.expect("a socket");
+        if let Some(from) = self.from {
+            socket.bind((from, 0).into()).expect("an own address");
+        }
+        let socket = socket.connect(addr).await.expect("connects");
         let (read, mut write) = socket.into_split();
         let bytes = self.bytes(addr);
         // A server may answer, and close, before it has read all.

@@ -68,6 +68,22 @@ impl Wanted {
             provider: self.from.as_ref().map(ToString::to_string),
         }
     }
+
+    /// The question to ask when the answer to [`Wanted::query`] has not what is wanted: an answer
+    /// has but some of the variants of a name that many contents share.
+    pub fn query_by_digest(&self) -> Option<LocateQuery> {
+        Some(LocateQuery {
+            name: None,
+            digest: Some(self.digest?),
+            fresh: false,
+            provider: self.from.as_ref().map(ToString::to_string),
+        })
+    }
+
+    /// Whether `variant` is what was asked for, by name.
+    fn is(&self, variant: &Variant) -> bool {
+        variant.name == self.name && (self.digest.is_none() || variant.digest == self.digest)
+    }
 }
 
 /// Providers that agree on the size of a content.
@@ -104,17 +120,18 @@ pub struct Me {
     pub site: Option<String>,
 }
 
-/// Chooses among `located`.
-pub fn choose(located: Vec<Variant>, wanted: &Wanted, me: &Me) -> Choice {
+/// Chooses among `located`. A digest that is known under other names only is as good: content is
+/// content.
+pub fn choose(mut located: Vec<Variant>, wanted: &Wanted, me: &Me) -> Choice {
+    if located.iter().any(|variant| wanted.is(variant)) || wanted.digest.is_none() {
+        located.retain(|variant| wanted.is(variant));
+    } else {
+        located.retain(|variant| variant.digest == wanted.digest);
+    }
     let mut contents: BTreeMap<Digest, Vec<Claim>> = BTreeMap::new();
     let mut unverifiable = Vec::new();
     let mut shown = Vec::new();
     for mut variant in located {
-        if variant.name != wanted.name
-            || (wanted.digest.is_some() && variant.digest != wanted.digest)
-        {
-            continue;
-        }
         variant.providers.retain(|provider| {
             provider.peer != Some(me.peer)
                 && wanted.from.as_ref().is_none_or(|from| from.is(provider))
@@ -135,12 +152,23 @@ pub fn choose(located: Vec<Variant>, wanted: &Wanted, me: &Me) -> Choice {
         }
         match (variant.digest, variant.size) {
             (Some(digest), Some(size)) => {
-                let modified_ms = variant.modified_ms.unwrap_or_default();
-                contents.entry(digest).or_default().push(Claim {
-                    size,
-                    modified_ms,
-                    providers,
-                });
+                let claims = contents.entry(digest).or_default();
+                match claims.iter_mut().find(|claim| claim.size == size) {
+                    // The same content under another name.
+                    Some(claim) => {
+                        let known = &mut claim.providers;
+                        let new: Vec<_> = providers
+                            .into_iter()
+                            .filter(|new| known.iter().all(|known| known.url != new.url))
+                            .collect();
+                        known.extend(new);
+                    }
+                    None => claims.push(Claim {
+                        size,
+                        modified_ms: variant.modified_ms.unwrap_or_default(),
+                        providers,
+                    }),
+                }
             }
             _ => unverifiable.extend(providers.into_iter().map(|provider| provider.url)),
         }
@@ -228,6 +256,39 @@ mod tests {
             claims.iter().map(|claim| claim.size).collect::<Vec<_>>(),
             [1, 7]
         );
+    }
+
+    #[test]
+    fn a_digest_under_other_names_is_one_content_with_all_its_providers() {
+        let named = |name: &str, variant: Variant| Variant {
+            name: name.parse().expect("valid"),
+            ..variant
+        };
+        let digest = Some(Digest::of(b"1"));
+        let wanted = Wanted { digest, ..wanted() };
+        let others = [
+            named("b", variant("1", 1, &[1, 2])),
+            named("c", variant("1", 1, &[2, 3])),
+            named("a", variant("2", 1, &[4])),
+        ];
+        let Choice::Content(_, claims) = choose(others.to_vec(), &wanted, &ME) else {
+            panic!("one content")
+        };
+        let ports: Vec<_> = claims.iter().flat_map(|claim| &claim.providers).collect();
+        assert_eq!((claims.len(), ports.len()), (1, 3), "{ports:?}");
+        // Where the name has it, other names do not count.
+        let mut all = others.to_vec();
+        all.push(variant("1", 1, &[5]));
+        let Choice::Content(_, claims) = choose(all, &wanted, &ME) else {
+            panic!("one content")
+        };
+        assert_eq!(claims[0].providers.len(), 1);
+        // Without a digest another name is another thing.
+        let unnamed = Wanted {
+            digest: None,
+            ..wanted
+        };
+        assert_eq!(choose(others[..2].to_vec(), &unnamed, &ME), Choice::Nobody);
     }
 
     #[test]

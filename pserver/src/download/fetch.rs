@@ -93,10 +93,42 @@ impl Fetcher {
         }
     }
 
-    /// What the neighbours say of it.
+    /// What the neighbours say of it. What is held here under another name counts as held.
     pub async fn locate(&self, wanted: &Wanted) -> Result<Located, FetchError> {
-        let located = self.outbound.locate(&wanted.query()).await?;
-        match choice::choose(located, wanted, &self.me) {
+        let (digest, claims) = match self.ask(wanted).await? {
+            Located::Content(digest, claims) => (digest, claims),
+            other => return Ok(other),
+        };
+        let file = match self.tools.store.catalogue().by_digest(&digest) {
+            Some(entry) => self.tools.store.read(entry).await?,
+            None => None,
+        };
+        Ok(file.map_or(Located::Content(digest, claims), Located::Held))
+    }
+
+    /// What `wanted` means in the network; `fresh`: by no answer from before.
+    async fn choose(&self, wanted: &Wanted, fresh: bool) -> Result<Choice, OutboundError> {
+        let ask = async |query: LocateQuery| {
+            let query = LocateQuery { fresh, ..query };
+            let located = self.outbound.locate(&query).await?;
+            Ok(choice::choose(located, wanted, &self.me))
+        };
+        let by_name = ask(wanted.query()).await?;
+        let Some(query) = wanted
+            .query_by_digest()
+            .filter(|_| by_name == Choice::Nobody)
+        else {
+            return Ok(by_name);
+        };
+        // Not every neighbour can: then the first answer holds.
+        Ok(ask(query).await.unwrap_or_else(|error: OutboundError| {
+            log::debug!("lookup by digest: {error}");
+            by_name
+        }))
+    }
+
+    async fn ask(&self, wanted: &Wanted) -> Result<Located, FetchError> {
+        match self.choose(wanted, false).await? {
             Choice::Nobody => Err(FetchError::NotFound(match (&wanted.digest, &wanted.from) {
                 (None, None) => format!("nobody shares {:?}", wanted.name),
                 (Some(digest), None) => {
@@ -179,14 +211,10 @@ impl Fetcher {
 
     /// Who holds a content by now.
     async fn candidates(&self, wanted: &Wanted, size: u64) -> Vec<Candidate> {
-        let query = LocateQuery {
-            fresh: true,
-            ..wanted.query()
-        };
-        let Ok(located) = self.outbound.locate(&query).await else {
+        let Ok(choice) = self.choose(wanted, true).await else {
             return Vec::new();
         };
-        match choice::choose(located, wanted, &self.me) {
+        match choice {
             Choice::Content(_, claims) => {
                 let same = claims.into_iter().filter(|claim| claim.size == size);
                 same.flat_map(|claim| claim.providers).collect()
@@ -221,17 +249,20 @@ impl Fetcher {
             let (digest, size) = (entry.digest, entry.stamp.size);
             self.downloads.records.held(&record.id, digest, size);
         };
-        if let Some(file) = self.held(wanted).await? {
-            held(file);
-            return Ok(());
-        }
-        let (digest, claims) = match self.locate(wanted).await? {
-            Located::Held(file) => {
+        let here = self.held(wanted).await?;
+        // It is to be here under this name: another one counts only where nobody else has it.
+        let (located, other) = match here {
+            Some(file) if file.entry().name == wanted.name => (Ok(Located::Held(file)), None),
+            other => (self.ask(wanted).await, other),
+        };
+        let (digest, claims) = match (located, other) {
+            (Ok(Located::Held(file)), _) | (Err(FetchError::NotFound(_)), Some(file)) => {
                 held(file);
                 return Ok(());
             }
-            Located::Content(digest, claims) => (digest, claims),
-            Located::Unverifiable(_) => return Err(FetchError::Unverifiable),
+            (Ok(Located::Content(digest, claims)), _) => (digest, claims),
+            (Ok(Located::Unverifiable(_)), _) => return Err(FetchError::Unverifiable),
+            (Err(error), _) => return Err(error),
         };
         let (job, reader) = self
             .read(wanted, digest, &claims, |size| 0..size, false)

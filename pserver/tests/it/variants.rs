@@ -144,3 +144,62 @@ async fn two_contents_of_one_name_are_kept_side_by_side() {
         assert_eq!(response.header("vecino-source"), Some("local"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_is_found_by_its_digest_however_many_variants_its_name_has() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    // Each has more providers than the one that is wanted, so that it goes before it.
+    let decoys: Vec<_> = (0..40)
+        .map(|n| Content::new(&format!("decoy {n}"), 100 + n))
+        .collect();
+    for port in [1, 2] {
+        let records: Vec<_> = decoys.iter().map(|content| ("v.bin", content)).collect();
+        let url = format!("http://127.0.0.1:{port}");
+        stage.announce(&url, &records).await;
+    }
+    let content = Content::new("wanted", PIECE + 7);
+    let provider = Provider::honest(&content).await;
+    let id = stage.announce_provider("v.bin", &provider).await;
+    let path = path_of("v.bin");
+    let digest = content.digest;
+    let head = Request::new("HEAD", format!("{path}?digest={digest}"));
+    assert_eq!(own.send(&head).await.status, 200);
+    for query in [format!("digest={digest}&from={id}"), format!("from={id}")] {
+        let response = own.get(format!("{path}?{query}")).await;
+        assert_eq!(response.status, 200, "{query}: {}", response.text());
+        assert!(*response.body == *content.bytes, "{query}");
+    }
+    let others = stage.peer("other").neighbour(neighbour.addr).start().await;
+    let response = others.get(format!("{path}?digest={digest}")).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert!(*response.body == *content.bytes);
+    others.keeps("v.bin", &content).await;
+    // Content is content: where nobody has it under that name, it is found under another.
+    let third = stage.peer("third").neighbour(neighbour.addr).start().await;
+    let renamed = third
+        .get(format!("{}?digest={digest}", path_of("renamed.bin")))
+        .await;
+    assert_eq!(renamed.status, 200, "{}", renamed.text());
+    assert!(*renamed.body == *content.bytes);
+    let nobody = format!("{path}?digest={}", Content::of(*b"nobody").digest);
+    assert_eq!(own.get(nobody).await.kind(), Kind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_that_is_held_under_another_name_is_not_fetched_again() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    let content = Content::new("two names", 2 * PIECE + 1);
+    own.shares("c1.bin", &content).await;
+    let provider = Provider::honest(&content).await;
+    stage.announce_provider("c2.bin", &provider).await;
+    own.downloads("c2.bin", &content).await;
+    let response = own.download("c2.bin").await;
+    assert_eq!(response.header("vecino-source"), Some("local"));
+    let shown = response.header("content-disposition").unwrap();
+    assert!(shown.contains("c2.bin"), "{shown}");
+    assert_eq!(provider.fixture.seen().len(), 0, "it was fetched again");
+}

@@ -325,7 +325,8 @@ impl Api {
         }
         let response = self.own_successful(response).await?;
         let source = response.headers().get(route::HEADER_SOURCE);
-        if source.is_some_and(|source| source.as_bytes() != b"local") {
+        // What it has not itself comes from another peer, or from one that is yet to be asked.
+        if source.is_none_or(|source| source.as_bytes() != b"local") {
             return Ok(None);
         }
         Ok(content::etag_digest(response.headers()))

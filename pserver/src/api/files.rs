@@ -129,9 +129,14 @@ pub async fn get(
             };
             let (job, reader) = fetcher.read(&wanted, digest, &claims, part, true).await?;
             let source = job.source().map(ToString::to_string);
+            // What an earlier download left on the disk has no provider any more.
+            let source = match *request.method() {
+                // Without the bytes, nothing says that all of them are right.
+                Method::HEAD => "",
+                _ => source.as_deref().unwrap_or("local"),
+            };
             let content = Described {
-                // What an earlier download left on the disk has no provider any more.
-                source: source.as_deref().unwrap_or("local"),
+                source,
                 ..described(job.layout.size())
             };
             Ok(match respond::prepare(&request, &content)? {
@@ -146,6 +151,7 @@ pub async fn get(
             })
         }
         Located::Unverifiable(providers) => {
+            respond::refuse_unmatched(&request, None)?;
             let mut builder = HttpResponse::Ok();
             respond::describe_name(&mut builder, &wanted.name);
             builder.insert_header((route::HEADER_VERIFIED, "none"));
@@ -166,7 +172,7 @@ pub async fn get(
 
 fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {
     if let Some(value) = request.headers().get(header::IF_MATCH) {
-        let Some(tags) = request::etags(value) else {
+        let Some(tags) = request::strong_etags(value) else {
             return Ok(Condition::Exists);
         };
         let digests: Result<Vec<Digest>, _> = tags.iter().map(|tag| tag.parse()).collect();

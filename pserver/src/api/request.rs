@@ -149,17 +149,23 @@ pub fn from_cursor(cursor: &str) -> Result<String, ApiError> {
     place.ok_or_else(|| ApiError::new(Kind::BadRequest, "cursor is not one that a page ended with"))
 }
 
-/// The digests of an `If-Match` or `If-None-Match` header; `None` for `*`.
+/// The digests of an `If-None-Match` header, weak tags included; `None` for `*`.
 pub fn etags(value: &header::HeaderValue) -> Option<Vec<String>> {
+    list(value, |tag| Some(tag.trim_start_matches("W/")))
+}
+
+/// The digests of an `If-Match` header; `None` for `*`. A weak tag is equal to none by the strong
+/// comparison that is asked for there (RFC 9110, section 13.1.1).
+pub fn strong_etags(value: &header::HeaderValue) -> Option<Vec<String>> {
+    list(value, |tag| (!tag.starts_with("W/")).then_some(tag))
+}
+
+fn list(value: &header::HeaderValue, counts: impl Fn(&str) -> Option<&str>) -> Option<Vec<String>> {
     let text = value.to_str().unwrap_or_default().trim();
     (text != "*").then(|| {
         text.split(',')
-            .map(|tag| {
-                tag.trim()
-                    .trim_start_matches("W/")
-                    .trim_matches('"')
-                    .to_owned()
-            })
+            .filter_map(|tag| counts(tag.trim()))
+            .map(|tag| tag.trim_matches('"').to_owned())
             .collect()
     })
 }

@@ -11,14 +11,14 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use vecino_rest::{
-    Digest, Name,
+    Digest, Kind, Name,
     route::{HEADER_SOURCE, HEADER_VERIFIED},
 };
 
 use super::{
     error::ApiError,
     range::{self, Asked},
-    request::etags,
+    request::{etags, strong_etags},
 };
 use crate::{content::read::OpenFile, metrics::Metrics, upload::Slot};
 
@@ -46,7 +46,7 @@ pub struct Described<'a> {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// `local`, or the URL of a provider.
+    /// `local`, or the URL of a provider; empty while nobody has verified the bytes.
     pub source: &'a str,
 }
 
@@ -75,9 +75,10 @@ pub fn asked(request: &HttpRequest, digest: &Digest, size: u64) -> Asked {
     }
 }
 
-/// Decides on status and headers.
+/// Decides on status and headers; conditions in the order of RFC 9110, section 13.2.2.
 pub fn prepare(request: &HttpRequest, content: &Described<'_>) -> Result<Prepared, ApiError> {
     let tag = content.digest.to_string();
+    refuse_unmatched(request, Some(&tag))?;
     let not_modified = request
         .headers()
         .get(header::IF_NONE_MATCH)
@@ -107,6 +108,24 @@ pub fn prepare(request: &HttpRequest, content: &Described<'_>) -> Result<Prepare
     Ok(Prepared::Body(builder, range))
 }
 
+/// `If-Match`; `tag` is that of the content, where it is known.
+pub fn refuse_unmatched(request: &HttpRequest, tag: Option<&str>) -> Result<(), ApiError> {
+    let mut lines = request.headers().get_all(header::IF_MATCH).peekable();
+    let matches = |line| {
+        strong_etags(line).is_none_or(|tags| tags.iter().any(|one| Some(one.as_str()) == tag))
+    };
+    if lines.peek().is_none() || lines.any(matches) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        Kind::PreconditionFailed,
+        match tag {
+            Some(tag) => format!("the content has the digest {tag}"),
+            None => "nobody knows the digest of the content".to_owned(),
+        },
+    ))
+}
+
 fn builder(status: StatusCode, content: &Described<'_>) -> HttpResponseBuilder {
     let mut builder = HttpResponse::build(status);
     for header in content_headers(content) {
@@ -121,9 +140,13 @@ pub fn content_headers(content: &Described<'_>) -> Vec<(&'static str, String)> {
     headers.extend([
         ("etag", format!("\"{}\"", content.digest)),
         ("accept-ranges", "bytes".to_owned()),
-        (HEADER_VERIFIED, "blake3".to_owned()),
-        (HEADER_SOURCE, content.source.to_owned()),
     ]);
+    if !content.source.is_empty() {
+        headers.extend([
+            (HEADER_VERIFIED, "blake3".to_owned()),
+            (HEADER_SOURCE, content.source.to_owned()),
+        ]);
+    }
     headers
 }
 

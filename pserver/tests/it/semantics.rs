@@ -126,6 +126,59 @@ async fn ranges_and_conditions_are_as_the_rfc_says_wherever_the_bytes_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn if_match_is_heeded_by_get_and_head() {
+    let content = Content::new("if-match", SIZE);
+    let (_stage, _neighbour, provider, ways) = ways(&content).await;
+    provider.fixture.forget();
+    let tag = content.tag();
+    let other = format!("\"{}\"", "0".repeat(64));
+    // Strong comparison (RFC 9110, section 13.1.1): a weak tag never matches.
+    let weak = format!("W/{tag}");
+    let several = format!("{other}, {tag}");
+    for (way, peer) in &ways {
+        for (if_match, fails) in [
+            (&*other, true),
+            (&*weak, true),
+            ("\"\"", true),
+            ("nonsense", true),
+            (&*tag, false),
+            (&*several, false),
+            ("*", false),
+        ] {
+            for method in ["HEAD", "GET"] {
+                // It goes before the other conditions, and before the range.
+                let request = Request::new(method, path_of(NAME))
+                    .with("If-Match", if_match)
+                    .with("Range", "bytes=1-2");
+                let response = peer.send(&request).await;
+                let expected = match (fails, method) {
+                    (true, _) => 412,
+                    (false, "GET") => 206,
+                    (false, _) => 200,
+                };
+                assert_eq!(response.status, expected, "{way} {method} {if_match}");
+                if fails && method == "GET" {
+                    assert_eq!(response.kind(), Kind::PreconditionFailed);
+                    let both = request.with("If-None-Match", &tag);
+                    assert_eq!(peer.send(&both).await.status, 412, "{way} {if_match}");
+                }
+            }
+            if fails && *way == "remote" {
+                assert_eq!(provider.fixture.seen().len(), 0, "fetched for nothing");
+            }
+        }
+        let lines = Request::get(path_of(NAME))
+            .with("If-Match", &other)
+            .with("If-Match", &tag);
+        assert_eq!(peer.send(&lines).await.status, 200, "{way}");
+        let blob = Request::get(route::blob(&content.digest)).with("If-Match", &other);
+        if *way != "remote" {
+            assert_eq!(peer.send(&blob).await.status, 412, "{way}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn head_says_what_get_would_and_fetches_nothing() {
     let content = Content::new("head", SIZE);
     let (_stage, _neighbour, provider, ways) = ways(&content).await;
@@ -147,7 +200,6 @@ async fn head_says_what_get_would_and_fetches_nothing() {
             "content-type",
             "content-disposition",
             "accept-ranges",
-            "vecino-verified",
             "x-content-type-options",
         ] {
             assert_eq!(head.header(header), get.header(header), "{way} {header}");
@@ -156,10 +208,16 @@ async fn head_says_what_get_would_and_fetches_nothing() {
         }
         assert_eq!(get.header("accept-ranges"), Some("bytes"));
         assert_eq!(get.header("content-length"), Some(&*SIZE.to_string()));
-        assert_eq!(
-            get.header(&route::HEADER_VERIFIED.to_lowercase()),
-            Some("blake3")
-        );
+        // What nobody has looked at yet is not verified.
+        let verified = &*route::HEADER_VERIFIED.to_lowercase();
+        let source = &*route::HEADER_SOURCE.to_lowercase();
+        assert_eq!(get.header(verified), Some("blake3"), "{way}");
+        assert!(get.header(source).is_some_and(|source| !source.is_empty()));
+        let (known, from) = match *way {
+            "remote" => (None, None),
+            _ => (Some("blake3"), Some("local")),
+        };
+        assert_eq!((head.header(verified), head.header(source)), (known, from));
         let missing = peer.send(&Request::new("HEAD", "/v1/files/missing")).await;
         assert!(matches!(missing.status, 404 | 503), "{way}");
         assert!(missing.body.is_empty());

@@ -1,9 +1,16 @@
 //! Reads content that is sent out: large positional reads off the event loop, one ahead.
 //!
 //! Invariant: no byte leaves that was read after the file changed; a file that does is noticed
-//! here, the stream ends in an error, and the importer looks at it again.
+//! here, the stream ends in an error, and the importer looks at it again. A file that only lost its
+//! name (deleted, renamed, replaced by another) has not changed: who reads it goes on.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
+use std::{
+    fs::{self, File, Metadata},
+    io,
+    ops::Range,
+    os::unix::fs::{FileExt, MetadataExt},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
@@ -54,18 +61,36 @@ impl OpenFile {
         &self.file
     }
 
-    /// Whether it still is what was hashed; if not, it is looked at again.
-    pub fn is_unchanged(&self) -> io::Result<bool> {
-        let unchanged = Stamp::of(&self.file.metadata()?) == self.entry.stamp;
+    fn is_unchanged(&self) -> io::Result<bool> {
+        Ok(self.is_as_hashed(&self.file.metadata()?))
+    }
+
+    /// Whether what is read from it now is what was hashed.
+    pub fn may_be_sent(&self) -> io::Result<bool> {
+        let now = self.file.metadata()?;
+        Ok(self.is_as_hashed(&now) || self.only_lost_its_name(&now))
+    }
+
+    fn is_as_hashed(&self, now: &Metadata) -> bool {
+        let unchanged = Stamp::of(now) == self.entry.stamp;
         if !unchanged {
             self.importer.touch(self.entry.origin, &self.entry.path);
         }
-        Ok(unchanged)
+        unchanged
+    }
+
+    /// Whether nothing happened to the file but that its name went away. A write would show in its
+    /// size or modified time, and who takes a name from a file does not put that time back.
+    fn only_lost_its_name(&self, now: &Metadata) -> bool {
+        self.entry.stamp.is_but_for_changed(&Stamp::of(now))
+            && (now.nlink() == 0
+                || fs::symlink_metadata(&self.entry.path)
+                    .map_or(true, |there| there.ino() != now.ino()))
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         let bytes = read_at(&self.file, range)?;
-        if self.is_unchanged()? {
+        if self.may_be_sent()? {
             Ok(bytes)
         } else {
             Err(io::Error::other("the file changed while it was sent"))

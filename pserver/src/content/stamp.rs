@@ -41,6 +41,13 @@ impl Stamp {
         self.modified_ns.max(self.changed_ns)
     }
 
+    /// Whether `now` is this file, with nothing changed but its change time. An open file that lost
+    /// its name, and only its name, is like that.
+    pub fn is_but_for_changed(&self, now: &Self) -> bool {
+        let changed_ns = self.changed_ns;
+        *self == Self { changed_ns, ..*now }
+    }
+
     /// Its form in the index.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];

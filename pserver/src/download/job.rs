@@ -20,6 +20,7 @@ use std::{
     fs::File,
     io,
     ops::Range,
+    os::unix::fs::MetadataExt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -435,8 +436,10 @@ impl Job {
         let Some(kept) = self.kept.get() else {
             return Ok(true);
         };
-        let now = Stamp::of(&file.metadata()?);
-        Ok(kept.inode != now.inode || *kept == now)
+        let metadata = file.metadata()?;
+        let now = Stamp::of(&metadata);
+        let only_lost_its_name = metadata.nlink() == 0 && kept.is_but_for_changed(&now);
+        Ok(kept.inode != now.inode || *kept == now || only_lost_its_name)
     }
 }
 

@@ -204,7 +204,7 @@ impl Body {
     /// Whether it still is what was hashed.
     fn check(&self) -> io::Result<()> {
         let is_same = match self {
-            Self::Held(file) => file.is_unchanged()?,
+            Self::Held(file) => file.may_be_sent()?,
             Self::Coming(job, file) => job.is_unchanged(file)?,
         };
         if is_same {

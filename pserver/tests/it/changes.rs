@@ -253,3 +253,43 @@ async fn a_deleted_download_is_fetched_again() {
     assert!(!asking.fetched("f.bin").exists());
     assert!(sharing.shared("f.bin").exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_or_replacing_a_file_breaks_no_running_download() {
+    let (_stage, sharing, _asking) = pair().await;
+    for how in ["deleted", "replaced", "unlinked", "renamed"] {
+        let name = format!("{how}.bin");
+        let before = Content::new(how, 48 * PIECE);
+        sharing.shares(&name, &before).await;
+        let blob = route::blob(&before.digest);
+        let mut running = Vec::new();
+        for path in [path_of(&name), blob] {
+            let mut answer = Request::get(path).open(sharing.addr).await;
+            assert!(
+                answer.read_up_to(PIECE).await < 40 * PIECE,
+                "the load is too low"
+            );
+            running.push(answer);
+        }
+        let path = sharing.shared(&name);
+        match how {
+            "deleted" => {
+                let delete = Request::new("DELETE", path_of(&name));
+                assert_eq!(sharing.send(&delete).await.status, 204);
+            }
+            "replaced" => {
+                let put = Request::new("PUT", path_of(&name))
+                    .with("If-Match", before.tag())
+                    .body("another");
+                assert_eq!(sharing.send(&put).await.status, 201);
+            }
+            "unlinked" => fs::remove_file(&path).unwrap(),
+            _ => fs::rename(&path, path.with_extension("moved")).unwrap(),
+        }
+        for answer in running {
+            let response = answer.whole().await;
+            assert!(response.whole, "{how}: broke off");
+            assert!(*response.body == *before.bytes, "{how}");
+        }
+    }
+}

@@ -179,6 +179,7 @@ impl From<StoreError> for ApiError {
             StoreError::Conflict(_) => Kind::Conflict,
             StoreError::BadName(_) => Kind::BadName,
             StoreError::NoSpace => Kind::NoSpace,
+            StoreError::TooLarge => Kind::TooLarge,
             StoreError::Io(..)
             | StoreError::Index(_)
             | StoreError::Overlap(_)

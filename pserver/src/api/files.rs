@@ -1,6 +1,6 @@
 //! `/v1/files`: what this peer holds, and the transparent download.
 
-use std::{os::unix::fs::FileExt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -10,7 +10,7 @@ use actix_web::{
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::time::timeout;
 use vecino_rest::{
     Digest, Kind, Name,
     body::{FileEntry, Origin, Page, Stored},
@@ -26,7 +26,7 @@ use super::{
     respond::{self, Described, Prepared},
 };
 use crate::{
-    content::{Condition, Upload, catalogue::Entry},
+    content::{Condition, Store, catalogue::Entry, refuse_hidden, upload::Upload},
     copies::MAX_COPIES,
     download::{choice, choice::Wanted, fetch::Located},
 };
@@ -211,6 +211,7 @@ pub async fn put(
             format!("{announced} bytes: at most {MAX_SIZE}"),
         ));
     }
+    refuse_hidden(&name)?;
     let free = store.free_bytes(Origin::Shared);
     if announced > free {
         return Err(ApiError::new(
@@ -218,8 +219,8 @@ pub async fn put(
             format!("the body has {announced} bytes, and this peer has room for {free}"),
         ));
     }
-    let upload = store.begin_upload().await?;
-    receive(&mut payload, &upload).await?;
+    let mut upload = store.begin_upload().await?;
+    receive(&mut payload, store, &mut upload).await?;
     let shared = store.share(upload, name.clone(), condition).await?;
     let stored = Stored {
         name: name.clone(),
@@ -283,15 +284,13 @@ fn placing(
     })
 }
 
-async fn receive(payload: &mut web::Payload, upload: &Upload) -> Result<(), ApiError> {
-    let mut at = 0;
+async fn receive(
+    payload: &mut web::Payload,
+    store: &Arc<Store>,
+    upload: &mut Upload,
+) -> Result<(), ApiError> {
     while let Some(block) = request::next_block(payload).await? {
-        let (file, length) = (Arc::clone(&upload.file), block.len() as u64);
-        let written = spawn_blocking(move || file.write_all_at(&block, at)).await;
-        written
-            .map_err(|_| ApiError::new(Kind::Internal, "interrupted"))?
-            .map_err(|error| ApiError::from(crate::download::JobError::io(error)))?;
-        at += length;
+        store.write(upload, block).await?;
     }
     Ok(())
 }

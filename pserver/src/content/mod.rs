@@ -19,13 +19,12 @@ pub mod scan;
 pub mod stamp;
 #[cfg(test)]
 mod tests;
+pub mod upload;
 pub mod verify;
 pub mod watch;
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -35,7 +34,7 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 use vecino_rest::{
     Digest, Name,
     body::{FileCounts, Origin, Pieces},
-    piece::Layout,
+    piece::{Layout, MAX_SIZE},
 };
 
 use self::{
@@ -49,6 +48,7 @@ use self::{
     replica::Incoming,
     scan::is_hidden,
     stamp::Stamp,
+    upload::{Room, Upload},
 };
 use crate::metrics::Metrics;
 
@@ -83,6 +83,9 @@ pub enum StoreError {
     /// The disk is full.
     #[error("no room left on this peer's disk")]
     NoSpace,
+    /// Nothing that large can be shared.
+    #[error("the body is longer than {MAX_SIZE} bytes")]
+    TooLarge,
     /// Disk or permission.
     #[error("{0}: {1}")]
     Io(&'static str, #[source] io::Error),
@@ -136,6 +139,8 @@ pub struct Store {
     /// Held while a name is decided on, so that two uploads of one name come one after the other.
     naming: Mutex<()>,
     incoming: Arc<Incoming>,
+    /// What uploads are writing now.
+    room: Arc<Room>,
 }
 
 impl Store {
@@ -201,6 +206,7 @@ impl Store {
             importer,
             naming: Mutex::default(),
             incoming: Arc::default(),
+            room: Arc::default(),
         })
     }
 
@@ -280,29 +286,6 @@ impl Store {
         }))
     }
 
-    /// An empty file for an upload; gone again unless [`Store::share`] takes it.
-    pub async fn begin_upload(&self) -> Result<Upload, StoreError> {
-        let path = self
-            .parts
-            .join(format!("{:032x}.upload", rand::random::<u128>()));
-        let upload = spawn_blocking(move || {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(0o644)
-                .open(&path)?;
-            Ok(Upload {
-                file: Arc::new(file),
-                path,
-            })
-        });
-        upload
-            .await
-            .map_err(|_| StoreError::Interrupted)?
-            .map_err(StoreError::io("upload cannot begin"))
-    }
-
     /// Shares a finished upload under `name`.
     pub async fn share(
         self: &Arc<Self>,
@@ -313,9 +296,9 @@ impl Store {
         refuse_hidden(&name)?;
         // The long part, before anybody has to wait for it.
         let hash = move || {
-            let synced = upload.file.sync_all();
+            let synced = upload.sync();
             synced.map_err(StoreError::io("upload cannot be written"))?;
-            let hashed = hash_file(&upload.path, Duration::ZERO).map_err(|error| {
+            let hashed = hash_file(upload.path(), Duration::ZERO).map_err(|error| {
                 StoreError::Io("upload cannot be read", io::Error::other(error.to_string()))
             })?;
             Ok::<_, StoreError>((upload, hashed))
@@ -365,7 +348,7 @@ impl Store {
             Replace::No
         };
         let path =
-            publish(&upload.path, &self.roots.shared, &name, replace).map_err(
+            publish(upload.path(), &self.roots.shared, &name, replace).map_err(
                 |error| match error.kind() {
                     io::ErrorKind::AlreadyExists
                     | io::ErrorKind::IsADirectory
@@ -425,6 +408,7 @@ impl Store {
                     }
                     _ => store.importer.dismiss(&entry),
                 }
+                remove_emptied(store.roots.of(entry.origin), &entry.path);
             }
             Ok(deleted)
         };
@@ -439,8 +423,20 @@ fn stamp_of(path: &Path) -> Result<Stamp, StoreError> {
     Ok(Stamp::of(&metadata))
 }
 
+/// Removes the folders above `path` that are empty now, up to `root`, which stays: a name is free
+/// again when nothing is below it.
+fn remove_emptied(root: &Path, path: &Path) {
+    let above = path.ancestors().skip(1);
+    for dir in above.take_while(|dir| *dir != root && dir.starts_with(root)) {
+        // One that is not empty ends it, and so does one that went by itself or may not go.
+        if fs::remove_dir(dir).is_err() {
+            return;
+        }
+    }
+}
+
 /// What is hidden is not shared, so it is not stored either.
-fn refuse_hidden(name: &Name) -> Result<(), StoreError> {
+pub fn refuse_hidden(name: &Name) -> Result<(), StoreError> {
     if name.parts().any(is_hidden) {
         return Err(StoreError::BadName(format!(
             "{name:?} cannot be stored: a part of it begins with a dot, and hidden files are not \
@@ -464,19 +460,4 @@ fn check(condition: &Condition, name: &Name, there: Option<&Entry>) -> Result<()
         Some(entry) => format!("{name:?} is shared with digest {}", entry.digest),
         None => format!("{name:?} is not shared here"),
     }))
-}
-
-/// A file that an upload is written to; deleted when dropped, unless it got its name.
-#[derive(Debug)]
-pub struct Upload {
-    /// Written to by positional writes.
-    pub file: Arc<File>,
-    path: PathBuf,
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        // Renamed away by then when it was shared.
-        let _ = fs::remove_file(&self.path);
-    }
 }

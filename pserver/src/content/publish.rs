@@ -11,6 +11,9 @@ use vecino_rest::Name;
 
 use super::scan::TEMPORARY_PREFIX;
 
+/// How often the directories on the way are made: an emptied one may be removed meanwhile.
+const TRIES: u32 = 3;
+
 /// Whether a file of that name may be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replace {
@@ -50,23 +53,19 @@ pub fn publish(
             ),
         ));
     }
-    fs::create_dir_all(parent)?;
-    match rename(temporary, &target, replace) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            let near = parent.join(format!(
-                "{TEMPORARY_PREFIX}{:016x}.tmp",
-                rand::random::<u64>()
-            ));
-            let copied =
-                copy_synced(temporary, &near).and_then(|()| rename(&near, &target, replace));
-            if copied.is_err() {
-                // What was copied so far is of no use; the error above says why.
-                let _ = fs::remove_file(&near);
+    let mut tries = 1;
+    loop {
+        fs::create_dir_all(parent)?;
+        match place(temporary, &target, parent, replace) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && tries < TRIES
+                    && temporary.exists() =>
+            {
+                tries += 1;
             }
-            copied?;
-            fs::remove_file(temporary)?;
+            placed => break placed?,
         }
-        renamed => renamed?,
     }
     for dir in parent.ancestors() {
         File::open(dir)?.sync_all()?;
@@ -75,6 +74,27 @@ pub fn publish(
         }
     }
     Ok(target)
+}
+
+/// Moves `temporary` to `target`, which is in `parent`.
+fn place(temporary: &Path, target: &Path, parent: &Path, replace: Replace) -> io::Result<()> {
+    match rename(temporary, target, replace) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let near = parent.join(format!(
+                "{TEMPORARY_PREFIX}{:016x}.tmp",
+                rand::random::<u64>()
+            ));
+            let copied =
+                copy_synced(temporary, &near).and_then(|()| rename(&near, target, replace));
+            if copied.is_err() {
+                // What was copied so far is of no use; the error above says why.
+                let _ = fs::remove_file(&near);
+            }
+            copied?;
+            fs::remove_file(temporary)
+        }
+        renamed => renamed,
+    }
 }
 
 fn rename(from: &Path, to: &Path, replace: Replace) -> io::Result<()> {

@@ -244,3 +244,99 @@ async fn hidden_files_are_neither_shared_nor_stored() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_name_is_refused_before_its_body_is_sent() {
+    let (_stage, peer, _asking) = pair().await;
+    // The body never comes.
+    let request = Request::new("PUT", path_of(".env")).with("Content-Length", "5000000");
+    let begun = std::time::Instant::now();
+    let response = request.send(peer.addr).await;
+    assert_eq!((response.status, response.kind()), (400, Kind::BadName));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+    assert_eq!(fs::read_dir(peer.parts()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_a_delete_emptied_leaves_its_name_free() {
+    let (_stage, peer, _asking) = pair().await;
+    for name in ["d/e.txt", "d/deep/er/f.txt", "kept/a.txt", "kept/b.txt"] {
+        peer.shares(name, &Content::new(name, 9)).await;
+    }
+    for name in ["d/e.txt", "d/deep/er/f.txt", "kept/a.txt"] {
+        let response = peer.send(&Request::new("DELETE", path_of(name))).await;
+        assert_eq!(response.status, 204, "{name}");
+    }
+    let response = peer.put("d", b"a file now").await;
+    assert_eq!(response.status, 201, "{}", response.text());
+    assert_eq!(peer.put("kept", b"x").await.status, 409);
+    for name in ["d", "kept/b.txt"] {
+        let response = peer.send(&Request::new("DELETE", path_of(name))).await;
+        assert_eq!(response.status, 204, "{name}");
+    }
+    assert_eq!(fs::read_dir(peer.shared("")).unwrap().count(), 0);
+    peer.shares("after.txt", &Content::of(*b"the root is still there"))
+        .await;
+}
+
+/// `PUT` of `bytes` zeros in chunks, whose length is not said before; the status.
+async fn put_chunked(addr: std::net::SocketAddr, name: &str, bytes: usize) -> u16 {
+    use tokio::{io::AsyncWriteExt, net::TcpStream};
+    let (read, mut write) = TcpStream::connect(addr).await.unwrap().into_split();
+    let head = format!(
+        "PUT {} HTTP/1.1\r\nHost: {addr}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+        path_of(name)
+    );
+    let writing = tokio::spawn(async move {
+        write.write_all(head.as_bytes()).await?;
+        for _ in 0..bytes / PIECE {
+            write.write_all(b"100000\r\n").await?;
+            write.write_all(&vec![0; PIECE]).await?;
+            write.write_all(b"\r\n").await?;
+        }
+        write.write_all(b"0\r\n\r\n").await?;
+        // The other half is needed until the answer is here.
+        std::future::pending::<std::io::Result<()>>().await
+    });
+    let answer = crate::support::http::Answer::read_from(read, false).await;
+    writing.abort();
+    answer.status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_in_chunks_and_at_once_leave_the_floor_free() {
+    const DISK_MIB: u64 = 48;
+    let stage = Stage::start().await;
+    let plan = stage.peer("small").without("URL_Request");
+    let Some(peer) = plan.spawn_on_disk_of(DISK_MIB).await else {
+        eprintln!("no user namespaces here: nothing tested");
+        return;
+    };
+    // Alone, in chunks: more than there is room for. Then several at once, each of which would
+    // have room alone.
+    let mut lowest = u64::MAX;
+    for (count, mib) in [(1, 40), (8, 8)] {
+        let names: Vec<_> = (0..count).map(|n| format!("{count}/{n}.bin")).collect();
+        let all = names
+            .iter()
+            .map(|name| put_chunked(peer.addr, name, mib * PIECE));
+        let mut all = std::pin::pin!(futures_util::future::join_all(all));
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(1));
+        let statuses = loop {
+            tokio::select! {
+                statuses = &mut all => break statuses,
+                _ = ticks.tick() => lowest = lowest.min(peer.free_bytes()),
+            }
+        };
+        assert!(statuses.contains(&507), "{statuses:?}");
+        assert!(
+            statuses.iter().all(|status| matches!(status, 201 | 507)),
+            "{statuses:?}"
+        );
+    }
+    // The index grows a little beside them.
+    assert!(lowest >= 15 << 20, "{lowest} bytes were free");
+    assert!(lowest < 20 << 20, "{lowest}: the load was too low");
+    // What was refused gives its room back.
+    assert_eq!(peer.put("little.bin", b"x").await.status, 201);
+}

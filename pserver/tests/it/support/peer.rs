@@ -114,9 +114,37 @@ impl Plan {
 
     /// A peer in a process of its own; ready.
     pub(crate) async fn spawn(&self) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pserver"))
+        let command = Command::new(env!("CARGO_BIN_EXE_pserver"));
+        self.spawn_by(command).await
+    }
+
+    /// As [`Plan::spawn`], with a small disk that only that process sees; `None` where the
+    /// system gives nobody such a thing.
+    pub(crate) async fn spawn_on_disk_of(&self, mib: u64) -> Option<Process> {
+        let unshare = || {
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+            command
+        };
+        let mount = format!("mount -t tmpfs -o size={mib}m none \"$0\"");
+        let mut probe = unshare();
+        probe.arg(&mount).arg(&self.home).stderr(Stdio::null());
+        if !probe.status().is_ok_and(|status| status.success()) {
+            return None;
+        }
+        let mut command = unshare();
+        command
+            .arg(format!("{mount} && cd \"$0\" && exec \"$1\""))
+            .arg(&self.home)
+            .arg(env!("CARGO_BIN_EXE_pserver"));
+        Some(self.spawn_by(command).await)
+    }
+
+    async fn spawn_by(&self, mut command: Command) -> Process {
+        let mut child = command
             .current_dir(&self.home)
             .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .envs(&self.variables)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -204,6 +232,14 @@ impl Process {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("is killed");
         self.child.wait().expect("ends");
+    }
+
+    /// Bytes free on the disk that it sees.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        let root = format!("/proc/{}/root", self.child.id());
+        let home = self.home.strip_prefix("/").expect("absolute");
+        let stat = rustix::fs::statvfs(Path::new(&root).join(home)).expect("it runs");
+        stat.f_bavail * stat.f_frsize
     }
 
     /// Bytes of memory that it has now.

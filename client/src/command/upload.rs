@@ -110,16 +110,7 @@ fn one_bar(items: &[Item], out: &Output) -> Overall {
 
 /// What is about to be shared.
 fn announcement(items: &[Item]) -> String {
-    let is_hidden = |item: &&Item| {
-        let mut parts = item.name.as_str().split('/');
-        parts.any(|part| part.starts_with('.'))
-    };
-    let hidden = items.iter().filter(is_hidden).count();
-    let mut text = format!("{} to share", counted(items.len()));
-    if hidden > 0 {
-        text.push_str(&format!(", {hidden} of them hidden"));
-    }
-    text
+    format!("{} to share", counted(items.len()))
 }
 
 fn counted(files: usize) -> String {
@@ -382,23 +373,7 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
-    use vecino_rest::Name;
-
     use super::*;
-
-    fn item(name: &str) -> Item {
-        Item {
-            path: name.into(),
-            name: Name::parse(name).unwrap(),
-        }
-    }
-
-    #[test]
-    fn hidden_files_are_said_before_they_are_shared() {
-        let items = ["d/a", "d/.git/HEAD", "d/.env"].map(item);
-        assert_eq!(announcement(&items), "3 files to share, 2 of them hidden");
-        assert_eq!(announcement(&items[..1]), "1 file to share");
-    }
 
     #[test]
     fn the_total_counts_files_and_bytes() {

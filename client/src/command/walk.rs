@@ -1,6 +1,7 @@
 //! Which files an `upload` means, and under which names: a file, or all files below a folder.
 //!
-//! Links inside a folder are left out: they may lead out of it, or round in circles.
+//! Links inside a folder are left out: they may lead out of it, or round in circles. So is what is
+//! hidden, which no peer shares.
 
 use std::{
     fs, io,
@@ -15,6 +16,7 @@ use crate::{failure::Failure, transfer::part};
 const LINK: &str = "it is a symbolic link";
 const SPECIAL: &str = "it is not a regular file";
 const UNFINISHED: &str = "it is a download that is not whole";
+const HIDDEN: &str = "it is hidden, and peers share nothing hidden";
 
 /// A file to share.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,10 +82,14 @@ impl Found {
                 };
                 let name = format!("{name}/{text}");
                 match entry.file_type() {
+                    Ok(kind) if kind.is_file() && part::is_unfinished(text) => {
+                        self.left_out.push((path, UNFINISHED));
+                    }
+                    // A peer refuses it; with all that is below it, when it is a folder.
+                    Ok(_) if text.starts_with('.') => self.left_out.push((path, HIDDEN)),
                     Ok(kind) if kind.is_dir() => folders.push((path, name)),
                     Ok(kind) if kind.is_symlink() => self.left_out.push((path, LINK)),
                     Ok(kind) if !kind.is_file() => self.left_out.push((path, SPECIAL)),
-                    Ok(_) if part::is_unfinished(text) => self.left_out.push((path, UNFINISHED)),
                     Ok(_) => self.add_file(path, &name),
                     Err(error) => self.failed.push(Failure::disk(path)(error)),
                 }
@@ -148,6 +154,9 @@ mod tests {
         fs::write(folder.join("b.jpg"), "b").unwrap();
         fs::write(folder.join("day 1/a.jpg"), "a").unwrap();
         fs::write(folder.join(".x.vecino-part"), "unfinished").unwrap();
+        fs::create_dir(folder.join(".git")).unwrap();
+        fs::write(folder.join(".git/HEAD"), "h").unwrap();
+        fs::write(folder.join("day 1/.env"), "e").unwrap();
         std::os::unix::fs::symlink("/", folder.join("everything")).unwrap();
 
         let mut found = Found::default();
@@ -157,7 +166,7 @@ mod tests {
             ["holiday pics/b.jpg", "holiday pics/day 1/a.jpg"]
         );
         let left_out: Vec<_> = found.left_out.iter().map(|(_, why)| *why).collect();
-        assert_eq!(left_out, [UNFINISHED, LINK]);
+        assert_eq!(left_out, [HIDDEN, UNFINISHED, LINK, HIDDEN]);
 
         let mut found = Found::default();
         let name = Name::parse("p/q").unwrap();

@@ -286,3 +286,34 @@ fn one_copy_is_asked_for_unless_another_number_is_and_holders_are_told() {
     assert_eq!(uris, asked.map(|query| format!("/v1/files/a{query}")));
     assert_eq!(client.run(&["upload", "a", "--replicas=17"]).code, 2);
 }
+
+#[test]
+fn hidden_files_of_a_folder_are_left_out_and_not_sent_to_be_refused() {
+    let peer = Peer::start(|seen| Answer::json(201, &stored(seen)));
+    let client = Client::of(&peer);
+    client.write("d/a", "a");
+    client.write("d/.env", "secret");
+    client.write("d/.git/HEAD", "ref");
+    let done = client.run(&["upload", "d"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let sent: Vec<_> = peer.seen().iter().map(|seen| seen.uri.clone()).collect();
+    assert_eq!(sent, ["/v1/files/d/a"]);
+    for left_out in ["d/.env is left out", "d/.git is left out"] {
+        assert!(done.stderr.contains(left_out), "{done:?}");
+    }
+    assert!(done.stderr.contains("1 of 1 file shared"), "{done:?}");
+}
+
+#[test]
+fn a_name_that_only_others_hold_is_not_replaced() {
+    // A peer that has verified nothing of it does not say where it comes from.
+    let peer = Peer::start(|seen| match &*seen.method {
+        "HEAD" => Answer::of(200, "").with("etag", &format!("\"{}\"", Digest::of(b"theirs"))),
+        _ => Answer::json(201, &stored(seen)),
+    });
+    let client = Client::of(&peer);
+    client.write("a", "mine");
+    let done = client.run(&["upload", "a", "--replace"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(peer.seen().last().unwrap().header("if-match"), None);
+}

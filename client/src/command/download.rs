@@ -6,7 +6,7 @@ use std::{pin::pin, time::Duration};
 use actix_rt::time::timeout;
 use futures_util::future::{Either, select};
 use serde::Serialize;
-use vecino_rest::{Digest, Name, event::Transfer};
+use vecino_rest::{Digest, Name, PeerUrl, body::Variant, event::Transfer};
 
 use crate::{
     api::Wanted,
@@ -141,6 +141,10 @@ async fn file(
         }
     }
     let source = source(name, args, session).await?;
+    let digest = match (&source, args.digest) {
+        (Source::Provider(provider), None) => known_of(name, provider, session).await,
+        (_, digest) => digest,
+    };
     let sink = match &target {
         Target::Stdout => Sink::Stream(Stream::stdout()),
         Target::Stream(path) => Sink::Stream(Stream::open(path).await?),
@@ -151,7 +155,7 @@ async fn file(
     let order = Order {
         wanted: Wanted {
             name: name.clone(),
-            digest: args.digest,
+            digest,
             from: args.from.clone(),
         },
         source,
@@ -208,6 +212,32 @@ async fn source(name: &Name, args: &DownloadArgs, session: &Session) -> Result<S
         ))),
         Some(provider) => Ok(Source::Provider(provider)),
     }
+}
+
+/// The digest that the own peer knows of what `provider` has under `name`; `None` when it knows
+/// none, or several.
+async fn known_of(name: &Name, provider: &PeerUrl, session: &Session) -> Option<Digest> {
+    let located = match session.api.locate(name).await {
+        Ok(located) => located,
+        // An own peer of the first system has no such route: then nobody knows.
+        Err(error) => {
+            log::info!("no digest to check {name} against: {error}");
+            return None;
+        }
+    };
+    let has_it = |variant: &&Variant| {
+        let mut urls = variant.providers.iter().map(|provider| &provider.url);
+        urls.any(|url| PeerUrl::parse(url).as_ref() == Ok(provider))
+    };
+    let all = &located.variants;
+    let mut of_provider = all.iter().filter(has_it);
+    let variant = match (of_provider.next(), of_provider.next()) {
+        (Some(only), None) => only,
+        // An answer has but some of the providers. With one variant there is no choice.
+        (None, _) if all.len() == 1 => &all[0],
+        _ => return None,
+    };
+    variant.digest.filter(|_| variant.name == *name)
 }
 
 fn skipped(name: &Name, path: &str, out: &Output) -> Result<(), Failure> {

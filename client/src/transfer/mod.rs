@@ -2,7 +2,8 @@
 //! when it breaks, refused when it is wrong.
 //!
 //! Invariant: [`Delivery::file`] is reached only by bytes whose digest is the expected one, or
-//! for which nobody knew a digest; the caller can tell by [`Delivery::verified`].
+//! for which nobody but their provider knew a digest; the caller can tell by
+//! [`Delivery::verified`].
 
 pub(crate) mod limit;
 pub(crate) mod part;
@@ -56,7 +57,7 @@ pub(crate) struct Delivery {
     pub(crate) digest: Digest,
     /// Bytes of the whole.
     pub(crate) size: u64,
-    /// Whether `digest` was known before.
+    /// Whether `digest` was known before, and not from its provider alone.
     pub(crate) verified: bool,
     /// Bytes that an earlier run had.
     pub(crate) resumed: u64,
@@ -168,8 +169,13 @@ impl Order<'_> {
             let digest = sink.digest();
             let expected = self.wanted.digest.or(arrived.digest);
             if expected.is_none_or(|expected| expected == digest) {
+                // What a provider says of its own bytes proves that they all came, nothing more.
+                let known = match self.source {
+                    Source::OwnPeer => expected,
+                    Source::Provider(_) => self.wanted.digest,
+                };
                 return self
-                    .accept(sink, digest, resumed, arrived, expected.is_some())
+                    .accept(sink, digest, resumed, arrived, known.is_some())
                     .await;
             }
             // The fault may be in what an earlier run left here: then once more, from the start.

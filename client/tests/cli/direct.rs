@@ -1,6 +1,9 @@
 //! `--direct`: the first system's contract.
 
-use vecino_rest::Digest;
+use vecino_rest::{
+    Digest,
+    body::{Located, Provider, Variant},
+};
 
 use crate::stage::{Answer, Client, Peer};
 
@@ -44,6 +47,82 @@ fn a_provider_with_a_digest_is_checked() {
     let client = Client::of(&peer);
     assert_eq!(client.run(&["download", "a", "--direct"]).code, 7);
     assert!(!client.path("a").exists());
+}
+
+#[test]
+fn a_digest_that_only_the_provider_says_verifies_nothing() {
+    let tag = format!("\"{}\"", Digest::of(b"anything"));
+    let provider = Peer::always(Answer::of(200, "anything").with("etag", &tag));
+    let peer = own_peer(format!("http://{}", provider.authority()));
+    let client = Client::of(&peer);
+    let done = client.run(&["download", "a", "--direct"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(!done.stderr.contains("verified"), "{done:?}");
+    assert!(done.stderr.contains("nobody knew a digest"), "{done:?}");
+    let done = client.run(&["download", "a", "--direct", "-o", "b", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(report["verified"], false);
+    // What the user says counts.
+    let digest = Digest::of(b"anything").to_string();
+    let done = client.run(&["download", "a", "--direct", "-o", "c", "--digest", &digest]);
+    assert!(done.stderr.contains(", verified"), "{done:?}");
+}
+
+#[test]
+fn what_the_own_peer_locates_is_what_a_direct_download_is_checked_against() {
+    let provider = Peer::always(Answer::of(200, "right"));
+    let url = format!("http://{}", provider.authority());
+    let variant = |content: &[u8], urls: &[&str]| Variant {
+        name: "a".parse().unwrap(),
+        digest: Some(Digest::of(content)),
+        size: Some(5),
+        modified_ms: Some(0),
+        provider_count: 1,
+        providers: urls
+            .iter()
+            .map(|url| Provider {
+                peer: None,
+                url: (*url).to_owned(),
+                site: None,
+                partial: false,
+            })
+            .collect(),
+    };
+    let other = "http://10.0.0.9:80";
+    for (variants, code, verified) in [
+        (vec![variant(b"right", &[&url])], 0, true),
+        (vec![variant(b"right", &[other])], 0, true),
+        (
+            vec![variant(b"other", &[other]), variant(b"right", &[&url])],
+            0,
+            true,
+        ),
+        (vec![variant(b"wrong", &[&url])], 7, false),
+        // Which of them it has, nobody says.
+        (
+            vec![variant(b"other", &[other]), variant(b"third", &[other])],
+            0,
+            false,
+        ),
+        (
+            vec![variant(b"other", &[&url]), variant(b"right", &[&url])],
+            0,
+            false,
+        ),
+    ] {
+        let located = Located { variants };
+        let answer = url.clone();
+        let shown = format!("{located:?}");
+        let peer = Peer::start(move |seen| match seen.path() {
+            "/connect" => Answer::of(200, &*answer),
+            _ => Answer::json(200, &located),
+        });
+        let client = Client::of(&peer);
+        let done = client.run(&["download", "a", "--direct"]);
+        assert_eq!(done.code, code, "{shown} {done:?}");
+        assert_eq!(done.stderr.contains(", verified"), verified, "{shown}");
+        assert_eq!(client.path("a").exists(), code == 0);
+    }
 }
 
 #[test]

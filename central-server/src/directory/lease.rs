@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -42,6 +43,8 @@ struct Lease {
     token: TokenHash,
     epoch: u64,
     url_is_observed: bool,
+    /// The network from which it was registered; unknown after a restart.
+    seen_in: Option<IpAddr>,
     place_in_dense: usize,
     /// Milliseconds since the start at which it is over.
     ends_ms: AtomicU64,
@@ -101,6 +104,17 @@ impl Table {
     }
 }
 
+/// What one machine may well have many of counts as one: the addresses of an IPv6 /64.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => {
+            let prefix = u128::from(ip) & !u128::from(u64::MAX);
+            Ipv6Addr::from(prefix).into()
+        }
+        ip => ip,
+    }
+}
+
 /// The leases of all peers.
 pub struct Leases {
     duration: Duration,
@@ -139,7 +153,16 @@ impl Leases {
 
     /// Begins a lease, or replaces the peer's lease unless that one is of a later `epoch`. How many
     /// records the peer has is not known yet.
-    pub fn grant(&self, peer: PeerNo, row: &PeerRow, epoch: u64, free_bytes: u64, now: Duration) {
+    /// `observed` is where the peer registered from, when that is known.
+    pub fn grant(
+        &self,
+        peer: PeerNo,
+        row: &PeerRow,
+        epoch: u64,
+        observed: Option<IpAddr>,
+        free_bytes: u64,
+        now: Duration,
+    ) {
         let mut table = self.write();
         if table
             .by_number
@@ -158,6 +181,7 @@ impl Leases {
             token: row.token,
             epoch,
             url_is_observed: row.url_is_observed,
+            seen_in: observed.map(network),
             place_in_dense: 0,
             ends_ms: AtomicU64::new(self.end_of_lease_from(now)),
             free_bytes: AtomicU64::new(free_bytes),
@@ -279,15 +303,32 @@ impl Leases {
         table.by_number[&peer].is_live(millis(now)).then_some(peer)
     }
 
-    /// How many live peers other than `id` claim this URL without being seen at its address.
-    pub fn foreign_claims(&self, url: &str, id: &PeerId, now: Duration) -> usize {
+    /// The oldest of the claims that crowd out another one of `url` by `id`, seen at `observed`:
+    /// those of other live peers of the same network that are not seen at the URL's address, when
+    /// there are `limit` of them. Claims from elsewhere do not count: nobody can use up what
+    /// others may claim.
+    pub fn crowding_claim(
+        &self,
+        url: &str,
+        id: &PeerId,
+        observed: IpAddr,
+        limit: usize,
+        now: Duration,
+    ) -> Option<(PeerNo, TokenHash)> {
+        let seen_in = Some(network(observed));
         let table = self.read();
         let claims = table.by_url.get(url).map(Vec::as_slice).unwrap_or_default();
-        let foreign = |peer: &&PeerNo| {
+        let crowding = claims.iter().filter_map(|peer| {
             let lease = &table.by_number[peer];
-            lease.provider.peer != *id && !lease.url_is_observed && lease.is_live(millis(now))
-        };
-        claims.iter().filter(foreign).count()
+            let counts = lease.provider.peer != *id
+                && !lease.url_is_observed
+                && lease.seen_in == seen_in
+                && lease.is_live(millis(now));
+            counts.then_some((lease.epoch, *peer, lease.token))
+        });
+        let crowding: Vec<_> = crowding.collect();
+        let (_, peer, token) = crowding.iter().min().copied()?;
+        (crowding.len() >= limit).then_some((peer, token))
     }
 
     /// What others are told of these peers; those that are not live any more are left out.

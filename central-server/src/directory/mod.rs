@@ -58,14 +58,6 @@ pub enum Error {
     /// Who asks is not, or no longer, the peer it says.
     #[error("the lease token is unknown, stale or over: register again")]
     NoLease,
-    /// Too many peers under one URL.
-    #[error(
-        "{url:?} is claimed by {MAX_CLAIMS_PER_URL} other live peers already; try again when their leases are over"
-    )]
-    Claimed {
-        /// The URL.
-        url: String,
-    },
     /// Too many peers.
     #[error("{MAX_LIVE_PEERS} peers are live already")]
     Full,
@@ -113,7 +105,7 @@ impl Directory {
         let mut lapsed = HashMap::new();
         for (peer, row) in store.peers().await? {
             match row.state {
-                PeerState::Present => leases.grant(peer, &row, 0, 0, clock.now()),
+                PeerState::Present => leases.grant(peer, &row, 0, None, 0, clock.now()),
                 PeerState::Lapsed(at_ms) => {
                     lapsed.insert(peer, at_ms);
                 }

@@ -7,7 +7,7 @@ use vecino_rest::{PeerId, PeerKey};
 use super::{Directory, Error, MAX_SITE_BYTES, partial::PartialChange, public_url::PublicUrl};
 use crate::store::{Change, Fingerprints, PeerNo, PeerRow, PeerState, TokenHash};
 
-/// Live peers that may claim one URL without being seen at its address.
+/// Live peers of one network that may claim one URL without being seen at its address.
 pub const MAX_CLAIMS_PER_URL: usize = 4;
 /// Live peers at most.
 pub const MAX_LIVE_PEERS: usize = 262_144;
@@ -93,16 +93,24 @@ impl Directory {
             PublicUrl::parse(&public_url, observed)?
         };
         let (id, now) = (key.peer_id(), self.clock.now());
-        // A peer that lost its key comes back under the same URL while its old lease runs, and
-        // what providers send is verified: so a URL may have several claimants. Only so many
-        // that are not seen at its address, lest answers fill with them; those who are seen
-        // there are never locked out by others.
-        if !url.is_observed && self.leases.foreign_claims(&url.text, &id, now) >= MAX_CLAIMS_PER_URL
-        {
-            return Err(Error::Claimed { url: url.text });
-        }
         if self.leases.count() >= MAX_LIVE_PEERS && self.leases.of_id(&id, now).is_none() {
             return Err(Error::Full);
+        }
+        // A peer that lost its key comes back under the same URL while its old lease runs, and
+        // what providers send is verified: so a URL may have several claimants. Only so many of
+        // one network that are not seen at its address, lest answers fill with them. Nobody is
+        // refused for that: the oldest claim goes, and who is alive registers again.
+        if !url.is_observed
+            && let Some(oldest) =
+                self.leases
+                    .crowding_claim(&url.text, &id, observed, MAX_CLAIMS_PER_URL, now)
+        {
+            log::debug!(
+                "more than {MAX_CLAIMS_PER_URL} peers of one network claim {:?}",
+                url.text
+            );
+            self.lapse(&[oldest]).await?;
+            self.leases.end(oldest.0, &oldest.1);
         }
         let mut token = Token::default();
         getrandom::fill(&mut token).map_err(Error::Randomness)?;
@@ -120,6 +128,7 @@ impl Directory {
             registered.peer,
             &row,
             registered.epoch,
+            Some(observed),
             free_bytes,
             self.clock.now(),
         );

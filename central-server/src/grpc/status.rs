@@ -10,7 +10,7 @@ impl From<Error> for Status {
         let code = match &error {
             Error::Url(_) | Error::Search(_) | Error::Site(_) => Code::InvalidArgument,
             Error::NoLease => Code::Unauthenticated,
-            Error::Claimed { .. } | Error::Full => Code::ResourceExhausted,
+            Error::Full => Code::ResourceExhausted,
             Error::Randomness(_) => Code::Unavailable,
             Error::Store(store) => match store {
                 StoreError::NotThePeer => Code::Unauthenticated,

@@ -132,25 +132,58 @@ async fn the_grace_after_a_restart_is_one_lease() {
     .await;
 }
 
-#[tokio::test]
-async fn one_url_has_a_bounded_number_of_foreign_claims() {
-    let locator = Locator::start().await;
-    let claim = |number| vecino_grpc::v1::RegisterRequest {
+/// Registers under a URL whose host is a name: nobody is ever seen at its address.
+fn claim(number: u8) -> vecino_grpc::v1::RegisterRequest {
+    vecino_grpc::v1::RegisterRequest {
         public_url: "http://files.example.org:80".into(),
         ..registration(number)
-    };
-    for number in 1..=4 {
-        Peer::register(locator.client().await, claim(number)).await;
     }
-    let mut client = locator.client().await;
-    let refused = client.register(claim(5)).await.expect_err("refused");
-    assert_eq!(refused.code(), Code::ResourceExhausted);
-    client
-        .register(claim(4))
-        .await
-        .expect("who is there already may come again");
+}
 
-    // Who is seen at the address is never locked out.
+#[tokio::test]
+async fn four_registrations_with_its_url_do_not_lock_a_peer_out() {
+    let locator = Locator::start().await;
+    let mut client = locator.client().await;
+    let mut claims = Vec::new();
+    for number in 1..=4 {
+        claims.push(Peer::register(locator.client().await, claim(number)).await);
+    }
+    let mut victim = Peer::register(locator.client().await, claim(5)).await;
+    victim.announce(&[record("a", "one")]).await;
+    let found = providers(&mut client, by_name("a")).await;
+    assert_eq!(found, [victim.url()]);
+    // The oldest claim went for it; the others stay, so that a URL has a bounded number of them.
+    let over = claims[0].kept_alive().await.expect_err("it went");
+    assert_eq!(over.code(), Code::Unauthenticated);
+    for kept in &mut claims[1..] {
+        kept.kept_alive().await.expect("it stays");
+    }
+    assert_eq!(locator.metric("vecino_leases_live").await, 4.0);
+
+    // Once more with all of them, after the victim: it comes back with its key, and its records.
+    for number in 1..=4 {
+        client
+            .register(claim(number))
+            .await
+            .expect("is not refused");
+    }
+    let over = victim.kept_alive().await.expect_err("it went");
+    assert_eq!(over.code(), Code::Unauthenticated);
+    let mut back = Peer::register(locator.client().await, claim(5)).await;
+    assert_ne!(back.welcome.fingerprints, vec![0; 4096]);
+    assert_eq!(providers(&mut client, by_name("a")).await, [back.url()]);
+    // Coming again costs nobody a claim.
+    for _ in 0..5 {
+        back = Peer::register(locator.client().await, claim(5)).await;
+    }
+    back.kept_alive().await.expect("it stays");
+    assert_eq!(locator.metric("vecino_leases_live").await, 4.0);
+}
+
+#[tokio::test]
+async fn who_is_seen_at_its_url_is_never_locked_out() {
+    let locator = Locator::start().await;
+    let mut client = locator.client().await;
     let seen = |number| vecino_grpc::v1::RegisterRequest {
         public_url: "http://127.0.0.1:5000".into(),
         ..registration(number)
@@ -161,4 +194,5 @@ async fn one_url_has_a_bounded_number_of_foreign_claims() {
             .await
             .expect("is at that address");
     }
+    assert_eq!(locator.metric("vecino_leases_live").await, 10.0);
 }

@@ -28,7 +28,7 @@ fn seconds(seconds: u64) -> Duration {
 fn a_lease_ends_exactly_when_keep_alives_stopped_for_its_duration() {
     let leases = Leases::new(seconds(15));
     let peer = row(1, 1);
-    leases.grant(PeerNo(1), &peer, 1, 0, seconds(0));
+    leases.grant(PeerNo(1), &peer, 1, None, 0, seconds(0));
     assert!(leases.keep_alive(&peer.id, &peer.token, 5, seconds(10)));
     let almost = Duration::from_millis(24_999);
     assert_eq!(
@@ -51,9 +51,9 @@ fn a_lease_ends_exactly_when_keep_alives_stopped_for_its_duration() {
 fn a_new_registration_ends_the_old_token_and_an_overtaken_one_changes_nothing() {
     let leases = Leases::new(seconds(15));
     let (old, new) = (row(1, 1), row(1, 2));
-    leases.grant(PeerNo(1), &old, 1, 0, seconds(0));
-    leases.grant(PeerNo(1), &new, 3, 0, seconds(0));
-    leases.grant(PeerNo(1), &old, 2, 0, seconds(0));
+    leases.grant(PeerNo(1), &old, 1, None, 0, seconds(0));
+    leases.grant(PeerNo(1), &new, 3, None, 0, seconds(0));
+    leases.grant(PeerNo(1), &old, 2, None, 0, seconds(0));
     assert_eq!(
         leases.authorise(&new.id, &new.token, seconds(1)),
         Some(PeerNo(1))
@@ -64,23 +64,59 @@ fn a_new_registration_ends_the_old_token_and_an_overtaken_one_changes_nothing() 
 }
 
 #[test]
-fn claims_of_one_url_are_counted_unless_seen_at_its_address() {
+fn claims_crowd_each_other_within_one_network_alone() {
     let leases = Leases::new(seconds(15));
-    for number in [1, 4, 7] {
-        leases.grant(PeerNo(number), &row(number, 1), 1, 0, seconds(0));
+    let address = |text: &str| -> IpAddr { text.parse().expect("an address") };
+    // 4 is seen at the address of the URL, 19 in another network, 25 nobody knows where.
+    for (number, observed) in [
+        (7, Some("2001:db8::7")),
+        (1, Some("2001:db8::1")),
+        (4, Some("2001:db8::4")),
+        (13, Some("2001:db8::13")),
+        (19, Some("2001:db8:0:1::7")),
+        (25, None),
+    ] {
+        let epoch = u64::from(100 - number);
+        let observed = observed.map(address);
+        leases.grant(
+            PeerNo(number),
+            &row(number, 1),
+            epoch,
+            observed,
+            0,
+            seconds(0),
+        );
     }
     let url = row(1, 1).url;
-    assert_eq!(leases.at_url(&url, seconds(1)).len(), 3);
+    assert_eq!(leases.at_url(&url, seconds(1)).len(), 6);
+    let crowding = |id: u32, observed: &str, limit, now| {
+        let id = row(id, 1).id;
+        let claim = leases.crowding_claim(&url, &id, address(observed), limit, seconds(now));
+        claim.map(|(peer, _)| peer.0)
+    };
+    let near = "2001:db8::ffff";
+    assert_eq!(crowding(31, near, 3, 1), Some(13), "the oldest");
+    assert_eq!(crowding(31, near, 4, 1), None, "there is room for another");
+    assert_eq!(crowding(13, near, 2, 1), Some(7), "not oneself");
+    assert_eq!(crowding(13, near, 3, 1), None, "not oneself");
+    assert_eq!(crowding(31, "2001:db8:0:1::1", 1, 1), Some(19));
     assert_eq!(
-        leases.foreign_claims(&url, &row(10, 1).id, seconds(1)),
-        2,
-        "4 is observed"
+        crowding(31, "2001:db8:0:2::1", 1, 1),
+        None,
+        "from elsewhere"
     );
-    assert_eq!(
-        leases.foreign_claims(&url, &row(1, 1).id, seconds(1)),
+    assert_eq!(crowding(31, near, 3, 15), None, "over is over");
+    let mapped = PeerNo(31);
+    leases.grant(
+        mapped,
+        &row(31, 1),
         1,
-        "not oneself"
+        Some(address("::ffff:192.0.2.1")),
+        0,
+        seconds(0),
     );
+    assert_eq!(crowding(1, "192.0.2.1", 1, 1), Some(31));
+    assert_eq!(crowding(1, "192.0.2.2", 1, 1), None);
 }
 
 #[derive(Debug, Clone)]
@@ -111,7 +147,7 @@ proptest! {
         for (epoch, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Grant(peer, token) => {
-                    leases.grant(PeerNo(peer), &row(peer, token), epoch as u64, 1, seconds(now));
+                    leases.grant(PeerNo(peer), &row(peer, token), epoch as u64, None, 1, seconds(now));
                     model.insert(peer, (token, now + 10));
                 }
                 Step::KeepAlive(peer, token) => {

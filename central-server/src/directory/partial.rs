@@ -127,9 +127,8 @@ impl Partials {
 
     /// A peer holds nothing in part any more.
     pub fn end_all(&mut self, peer: PeerNo) {
-        let of_peer = self.by_peer.get(&peer);
-        let all: Vec<_> = of_peer.into_iter().flatten().map(|(key, _)| key).collect();
-        for (digest, name) in all.into_iter().cloned().collect::<Vec<_>>() {
+        let of_peer = self.by_peer.get(&peer).cloned();
+        for (digest, name) in of_peer.unwrap_or_default().into_keys() {
             self.end(peer, name, digest);
         }
     }

@@ -10,6 +10,11 @@ use std::{
 
 use vecino_rest::PeerKey;
 
+/// The file in `DATA_DIR` that has the key.
+pub const KEY_FILE: &str = "peer.key";
+/// The file in `DATA_DIR` that is locked.
+pub const LOCK_FILE: &str = "lock";
+
 /// The peer's key, and its hold on `DATA_DIR` for as long as this lives.
 #[derive(Debug)]
 pub struct Identity {
@@ -44,16 +49,16 @@ impl Identity {
             .create(true)
             .write(true)
             .truncate(false)
-            .open(data_dir.join("lock"))
+            .open(data_dir.join(LOCK_FILE))
             .map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(IdentityError::InUse(shown())),
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
-        let key = load_or_make(&data_dir.join("peer.key"), data_dir).map_err(|error| {
+        let key = load_or_make(&data_dir.join(KEY_FILE), data_dir).map_err(|error| {
             if error.kind() == io::ErrorKind::InvalidData {
-                IdentityError::BadKey(data_dir.join("peer.key").display().to_string())
+                IdentityError::BadKey(data_dir.join(KEY_FILE).display().to_string())
             } else {
                 io(error)
             }

@@ -29,7 +29,7 @@ use crate::{
         context::{Shared, Worker},
     },
     config::Config,
-    content::{Store, StoreError},
+    content::{Store, StoreError, apart},
     copies::Copier,
     download::{Downloads, choice::Me, fetch::Fetcher, job::Tools, source::Source},
     identity::{Identity, IdentityError},
@@ -94,10 +94,15 @@ pub enum ServerError {
 impl ServerError {
     /// Whether it is a matter of settings, not of the machine.
     pub fn is_setting(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Store(StoreError::Overlap(_) | StoreError::Directory { .. })
-        )
+            | Self::Identity(IdentityError::Io(..))
+            | Self::UnknownUrl => true,
+            // No address of this machine, or no port that may be bound: another value helps. One
+            // that is in use may be free in a moment.
+            Self::Listen(_, error, _) => error.kind() == io::ErrorKind::AddrNotAvailable,
+            _ => false,
+        }
     }
 }
 
@@ -120,6 +125,8 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         // Another part of the process may have chosen one before: any will do.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        // Before the key is written anywhere.
+        apart::check(&config.shared_dir, &config.download_dir, &config.data_dir)?;
         let identity = Identity::open(&config.data_dir)?;
         let peer = identity.key.peer_id();
         let metrics = Arc::new(Metrics::default());

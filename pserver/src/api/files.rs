@@ -26,7 +26,7 @@ use super::{
     respond::{self, Described, Prepared},
 };
 use crate::{
-    content::{Condition, Store, catalogue::Entry, refuse_hidden, upload::Upload},
+    content::{Condition, Store, catalogue::Entry, refuse_unshared, upload::Upload},
     copies::MAX_COPIES,
     download::{choice, choice::Wanted, fetch::Located},
 };
@@ -211,7 +211,7 @@ pub async fn put(
             format!("{announced} bytes: at most {MAX_SIZE}"),
         ));
     }
-    refuse_hidden(&name)?;
+    refuse_unshared(&name)?;
     let free = store.free_bytes(Origin::Shared);
     if announced > free {
         return Err(ApiError::new(

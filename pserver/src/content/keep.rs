@@ -19,7 +19,7 @@ use super::{
     catalogue::Entry,
     part::Part,
     publish::{Replace, copy_synced, publish},
-    refuse_hidden,
+    refuse_unshared,
     stamp::Stamp,
     stamp_of,
 };
@@ -89,7 +89,7 @@ impl Store {
     fn not_held(&self, names: &[Name], digest: &Digest) -> Result<Vec<Name>, StoreError> {
         let mut wanted = Vec::new();
         for name in names {
-            refuse_hidden(name)?;
+            refuse_unshared(name)?;
             // Who asks while the last bytes of another download are being kept begins a new one.
             let held = self.catalogue().by_name_and_digest(name, digest);
             let is_held = held

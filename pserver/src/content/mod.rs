@@ -4,6 +4,7 @@
 //! deletes. It knows nothing of the network; [`catalogue::Catalogue::follow`] tells those who
 //! announce.
 
+pub mod apart;
 pub mod catalogue;
 pub mod hash;
 pub mod import;
@@ -46,7 +47,7 @@ use self::{
     publish::{Replace, publish},
     read::OpenFile,
     replica::Incoming,
-    scan::is_hidden,
+    scan::{is_hidden, is_key},
     stamp::Stamp,
     upload::{Room, Upload},
 };
@@ -151,6 +152,7 @@ impl Store {
         data: &Path,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
+        apart::check(shared, fetched, data)?;
         let parts = data.join("parts");
         for (variable, dir) in [
             ("SHARED_DIR", shared),
@@ -173,21 +175,8 @@ impl Store {
             shared: absolute(shared)?,
             fetched: absolute(fetched)?,
         };
-        let all = [
-            ("SHARED_DIR", roots.shared.clone()),
-            ("DOWNLOAD_DIR", roots.fetched.clone()),
-            ("DATA_DIR", absolute(data)?),
-        ];
-        for (outer, outer_path) in &all {
-            for (inner, inner_path) in all.iter().filter(|(inner, _)| inner != outer) {
-                if inner_path.starts_with(outer_path) {
-                    return Err(StoreError::Overlap(format!(
-                        "{inner}={inner_path:?} lies in {outer}={outer_path:?}: give each a \
-                         directory of its own, or what is yours alone would be shared"
-                    )));
-                }
-            }
-        }
+        // Again, now that every folder is there and cannot be taken for another.
+        apart::check(shared, fetched, data)?;
         let catalogue = Arc::new(Catalogue::default());
         let (ledger, rows) = Ledger::open(&data.join("index.redb"))?;
         let ledger = Arc::new(ledger);
@@ -293,7 +282,7 @@ impl Store {
         name: Name,
         condition: Condition,
     ) -> Result<Shared, StoreError> {
-        refuse_hidden(&name)?;
+        refuse_unshared(&name)?;
         // The long part, before anybody has to wait for it.
         let hash = move || {
             let synced = upload.sync();
@@ -435,12 +424,17 @@ fn remove_emptied(root: &Path, path: &Path) {
     }
 }
 
-/// What is hidden is not shared, so it is not stored either.
-pub fn refuse_hidden(name: &Name) -> Result<(), StoreError> {
+/// What is hidden, or a peer's key, is not shared, so it is not stored either.
+pub fn refuse_unshared(name: &Name) -> Result<(), StoreError> {
     if name.parts().any(is_hidden) {
         return Err(StoreError::BadName(format!(
             "{name:?} cannot be stored: a part of it begins with a dot, and hidden files are not \
              shared"
+        )));
+    }
+    if is_key(name.file_name()) {
+        return Err(StoreError::BadName(format!(
+            "{name:?} cannot be stored: a peer's key is called so, and such files are not shared"
         )));
     }
     Ok(())

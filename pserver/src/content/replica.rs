@@ -13,7 +13,7 @@ use std::{
 use tokio::task::spawn_blocking;
 use vecino_rest::{Digest, Name, body::Origin, piece::Layout};
 
-use super::{Store, StoreError, Upload, catalogue::Entry, refuse_hidden, verify::PieceHashes};
+use super::{Store, StoreError, Upload, catalogue::Entry, refuse_unshared, verify::PieceHashes};
 
 /// Copies that come in at the same time.
 pub const MAX_INCOMING: usize = 8;
@@ -123,7 +123,7 @@ impl Store {
         digest: Digest,
         size: u64,
     ) -> Result<Replica, ReplicaError> {
-        refuse_hidden(&name)?;
+        refuse_unshared(&name)?;
         let layout = Layout::of(size).ok_or(ReplicaError::TooLarge(size))?;
         let free = self.free_bytes(Origin::Fetched);
         let admitted = self.incoming.admit(digest, size, free)?;

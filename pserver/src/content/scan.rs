@@ -1,7 +1,8 @@
 //! Walks `SHARED_DIR` and `DOWNLOAD_DIR`: which regular files there are, under which names.
 //!
 //! Symbolic links are not followed, so nothing outside the directory can be shared by accident;
-//! hidden files and folders are passed over.
+//! hidden files and folders are passed over. A peer's key is never shared, nor is anything in a
+//! folder that is, or was, a peer's `DATA_DIR`.
 //! It reads no content.
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 use vecino_rest::Name;
 
 use super::stamp::Stamp;
+use crate::identity::{KEY_FILE, LOCK_FILE};
 
 /// Files of this beginning are Vecino's own, on their way to their name.
 pub const TEMPORARY_PREFIX: &str = ".vecino-";
@@ -53,7 +55,8 @@ pub fn walk(root: &Path, at: &Path) -> Walk {
     let is_shown = at
         .strip_prefix(root)
         .is_ok_and(|below| below.iter().all(|part| !is_hidden(part)));
-    if is_shown {
+    let is_apart = |dir: &Path| !dir.starts_with(root) || !is_of_a_peer(dir);
+    if is_shown && at.ancestors().skip(1).all(is_apart) {
         visit(root, at, 0, &mut found, &mut refused);
     }
     Walk {
@@ -66,6 +69,16 @@ pub fn walk(root: &Path, at: &Path) -> Walk {
 /// so neither is what Vecino has on its way to its name.
 pub fn is_hidden(part: impl AsRef<OsStr>) -> bool {
     part.as_ref().as_encoded_bytes().starts_with(b".")
+}
+
+/// Whether a file of that name is taken for a peer's key.
+pub fn is_key(file_name: impl AsRef<OsStr>) -> bool {
+    file_name.as_ref() == KEY_FILE
+}
+
+/// Whether `dir` is the `DATA_DIR` of a peer, running or not.
+fn is_of_a_peer(dir: &Path) -> bool {
+    dir.join(KEY_FILE).is_file() && dir.join(LOCK_FILE).is_file()
 }
 
 fn visit(
@@ -85,6 +98,9 @@ fn visit(
         Err(error) => return refuse(error.to_string()),
     };
     if metadata.is_dir() {
+        if is_of_a_peer(at) {
+            return refuse("it is the DATA_DIR of a peer: move it out of here".to_owned());
+        }
         match fs::read_dir(at) {
             Ok(children) => {
                 for child in children.flatten() {
@@ -99,6 +115,9 @@ fn visit(
             Err(error) => refuse(error.to_string()),
         }
     } else if metadata.is_file() {
+        if at.file_name().is_some_and(is_key) {
+            return refuse("a peer's key is called so: such files are never shared".to_owned());
+        }
         match name_of(root, at) {
             Ok(name) => {
                 let stamp = Stamp::of(&metadata);
@@ -167,5 +186,34 @@ mod tests {
         assert_eq!(names(&root.join(".hidden")), [""; 0]);
         let refused = walk(root, root).refused;
         assert_eq!(refused.len(), 1, "{refused:?}");
+    }
+
+    #[test]
+    fn the_key_of_a_peer_is_never_shared() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let root = dir.path();
+        fs::create_dir_all(root.join("x/parts")).expect("made");
+        for file in [
+            "x/peer.key",
+            "x/lock",
+            "x/index.redb",
+            "x/parts/a",
+            "alone/peer.key",
+            "alone/b",
+            "lock",
+        ] {
+            fs::create_dir_all(root.join(file).parent().expect("a folder")).expect("made");
+            fs::write(root.join(file), [7; 32]).expect("written");
+        }
+        let names = |at: &str| -> Vec<String> {
+            let found = walk(root, &root.join(at)).found;
+            found.into_iter().map(|f| f.name.to_string()).collect()
+        };
+        assert_eq!(names(""), ["alone/b", "lock"]);
+        for at in ["x", "x/index.redb", "x/parts/a", "alone/peer.key"] {
+            assert_eq!(names(at), [""; 0], "{at}");
+        }
+        let refused = walk(root, root).refused;
+        assert_eq!(refused.len(), 2, "{refused:?}");
     }
 }

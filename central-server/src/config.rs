@@ -13,6 +13,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use vecino_rest::settings;
 use vecino_rest::zone::{MAX_SLOTS, MAX_ZONE_SLOTS, MIN_ZONE_SLOTS, ZoneLayout};
 
 /// A variable, its default and what it means; also the text of `--help`.
@@ -22,7 +23,7 @@ struct Variable {
     help: &'static str,
 }
 
-const VARIABLES: [Variable; 6] = [
+const VARIABLES: [Variable; 7] = [
     Variable {
         name: "HOST",
         default: "[::]:51015",
@@ -52,6 +53,11 @@ const VARIABLES: [Variable; 6] = [
         name: "METRICS_ADDR",
         default: "127.0.0.1:51016",
         help: "HTTP /metrics, /healthz, /readyz: ip:port, host:port, :port, or off",
+    },
+    Variable {
+        name: "RUST_LOG",
+        default: "info",
+        help: "what is logged: off, error, warn, info, debug, trace, or MODULE=LEVEL, with commas",
     },
 ];
 
@@ -164,6 +170,8 @@ pub struct Config {
     pub zones: ZoneLayout,
     /// `METRICS_ADDR`: where HTTP for machines listens; `None`: nowhere.
     pub metrics_addr: Option<Listen>,
+    /// `RUST_LOG`: what is logged, as `env_logger` reads it.
+    pub log_filter: String,
 }
 
 /// Slots of a network of which nobody said the size.
@@ -180,6 +188,7 @@ struct Raw {
     network_size: Option<String>,
     number_of_zones: Option<String>,
     metrics_addr: Option<String>,
+    rust_log: Option<String>,
 }
 
 impl Config {
@@ -195,6 +204,7 @@ impl Config {
             lease: Duration::from_secs(15),
             zones: ZoneLayout::derived(DEFAULT_SLOTS).expect("a size of a network"),
             metrics_addr: Some(loopback),
+            log_filter: "info".into(),
         }
     }
 
@@ -221,7 +231,7 @@ impl Config {
             }
         }
         let raw: Raw = envy::from_iter(variables).expect("all fields are optional text");
-        let [host, store, lease, size, zones, metrics] = VARIABLES;
+        let [host, store, lease, size, zones, metrics, log] = VARIABLES;
         let lease_seconds = parse(
             &lease,
             raw.lease_seconds,
@@ -250,6 +260,9 @@ impl Config {
                     text => text.parse().ok().map(Some),
                 },
             )?,
+            log_filter: parse(&log, raw.rust_log, settings::LOG_FILTER_EXPECTED, |text| {
+                settings::is_log_filter(text).then(|| text.to_owned())
+            })?,
         })
     }
 }
@@ -270,9 +283,10 @@ impl fmt::Display for Config {
         writeln!(f, "NETWORK_SIZE={}", self.zones.slots())?;
         writeln!(f, "NUMBER_OF_ZONES={}", self.zones.zones())?;
         match &self.metrics_addr {
-            Some(address) => writeln!(f, "METRICS_ADDR={address}"),
-            None => writeln!(f, "METRICS_ADDR=off"),
+            Some(address) => writeln!(f, "METRICS_ADDR={address}")?,
+            None => writeln!(f, "METRICS_ADDR=off")?,
         }
+        writeln!(f, "RUST_LOG={}", self.log_filter)
     }
 }
 
@@ -340,7 +354,7 @@ pub fn help() -> String {
     {
         text += &format!("  {name:<15} {help} [default: {default}]\n");
     }
-    text + "  RUST_LOG        what is logged: error, warn, info, debug [default: info]\n"
+    text
 }
 
 #[cfg(test)]
@@ -365,7 +379,7 @@ mod tests {
         let text = Config::default().to_string();
         assert_eq!(
             text,
-            "HOST=[::]:51015\nSTORE_URL=redb:data/locator.redb\nLEASE_SECONDS=15\nNETWORK_SIZE=64\nNUMBER_OF_ZONES=8\nMETRICS_ADDR=127.0.0.1:51016\n"
+            "HOST=[::]:51015\nSTORE_URL=redb:data/locator.redb\nLEASE_SECONDS=15\nNETWORK_SIZE=64\nNUMBER_OF_ZONES=8\nMETRICS_ADDR=127.0.0.1:51016\nRUST_LOG=info\n"
         );
         for Variable { name, default, .. } in VARIABLES {
             assert!(default == "derived" || text.contains(&format!("{name}={default}\n")));
@@ -408,6 +422,7 @@ mod tests {
             ("NUMBER_OF_ZONES", "0"),
             ("NUMBER_OF_ZONES", "11"),
             ("NUMBER_OF_ZONES", "-1"),
+            ("RUST_LOG", "bogus"),
         ] {
             let message = config(&[(name, value)]).expect_err(value).to_string();
             assert!(

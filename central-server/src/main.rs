@@ -3,8 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use central_server::{Config, Server, config};
+use central_server::{Config, Server, ServerError, config};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Settings or arguments that cannot be used.
+const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let argument = std::env::args_os()
@@ -20,30 +23,33 @@ fn main() -> ExitCode {
             println!("central-server {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        Some(other) => return usage(format_args!("unknown argument {other:?}: see --help")),
+        Some(other) => return fail(USAGE, &format!("unknown argument {other:?}: see --help")),
     }
     let config = match Config::from_env() {
         Ok(config) => config,
-        Err(error) => return usage(format_args!("{error}")),
+        Err(error) => return fail(USAGE, &error.to_string()),
     };
     if argument.is_some() {
         print!("{config}");
         return ExitCode::SUCCESS;
     }
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    env_logger::Builder::from_default_env()
+        .parse_filters(&config.log_filter)
+        .init();
     central_server::open_files::raise_limit();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whatever is logged, why it ended is said.
         Err(error) => {
-            log::error!("{error:#}");
-            ExitCode::FAILURE
+            let is_setting = error.downcast_ref().is_some_and(ServerError::is_setting);
+            fail(if is_setting { USAGE } else { 1 }, &format!("{error:#}"))
         }
     }
 }
 
-fn usage(message: std::fmt::Arguments<'_>) -> ExitCode {
+fn fail(code: u8, message: &str) -> ExitCode {
     eprintln!("central-server: {message}");
-    ExitCode::from(2)
+    ExitCode::from(code)
 }
 
 #[tokio::main]

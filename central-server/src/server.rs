@@ -69,6 +69,19 @@ pub enum ServerError {
     Ended(#[from] tokio::task::JoinError),
 }
 
+impl ServerError {
+    /// Whether another value of a setting is what helps: an address that is not of this machine,
+    /// a place where no store can be. A port in use may be free in a moment.
+    pub fn is_setting(&self) -> bool {
+        use io::ErrorKind::{AddrInUse, PermissionDenied};
+        match self {
+            Self::Listen { cause, .. } => !matches!(cause.kind(), AddrInUse | PermissionDenied),
+            Self::Open(error) => error.is_unusable,
+            _ => false,
+        }
+    }
+}
+
 /// A running locator.
 pub struct Server {
     addr: SocketAddr,

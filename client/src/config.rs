@@ -6,13 +6,13 @@
 use std::{collections::BTreeMap, fmt, io, path::PathBuf};
 
 use serde::Deserialize;
-use vecino_rest::PeerUrl;
+use vecino_rest::{PeerUrl, settings};
 
 /// Every variable there is.
 const VARIABLES: [&str; 4] = [URL_PEERAS, API_TOKEN_FILE, RUST_LOG, NO_COLOR];
-/// FROZEN: the own peer.
 /// Where HTTP listens unless said otherwise.
 const HTTP_PORT: u16 = 80;
+/// FROZEN: the own peer.
 const URL_PEERAS: &str = "URL_PEERAS";
 const API_TOKEN_FILE: &str = "API_TOKEN_FILE";
 const RUST_LOG: &str = "RUST_LOG";
@@ -21,14 +21,15 @@ const NO_COLOR: &str = "NO_COLOR";
 /// Where the own peer is unless said otherwise.
 const DEFAULT_PEER: &str = "127.0.0.1:80";
 /// Longest token file, in bytes.
-const MAX_TOKEN: u64 = 4096;
+const MAX_TOKEN_FILE: u64 = 4096;
 
 /// The last part of `--help`.
 pub(crate) const HELP: &str = "\
 Environment (a .env file in the working directory fills what is unset):
   URL_PEERAS      your own peer, host:port [default: 127.0.0.1:80]
   API_TOKEN_FILE  file with the token that your own peer asks for [default: none]
-  RUST_LOG        what to log on stderr: off, error, warn, info, debug, trace [default: off]
+  RUST_LOG        what to log on stderr: off, error, warn, info, debug, trace, or
+                  MODULE=LEVEL, with commas [default: off]
   NO_COLOR        anything: no colours
 
 Exit codes:
@@ -36,6 +37,7 @@ Exit codes:
   1 error             5 several variants: pick one  8 disk or permission
   2 wrong usage       6 peer or network unreachable 9 target exists, or the name is taken
   3 not found         130 cancelled by Ctrl-C       143 ended by SIGTERM
+                      141 nobody reads standard output
 
 With --json, an error is one JSON object on stderr (RFC 9457, plus \"hint\" and \"exit_code\").";
 
@@ -125,27 +127,14 @@ fn own_peer(value: &str) -> Result<PeerUrl, InvalidConfig> {
     Ok(url)
 }
 
-/// Takes `LEVEL`, `MODULE` and `MODULE=LEVEL`, with commas between them.
 fn log_filter(value: String) -> Result<String, InvalidConfig> {
-    let is_module = |text: &str| {
-        let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
-        !text.is_empty() && text.chars().all(letter)
-    };
-    let is_level = |text: &str| text.trim().parse::<log::LevelFilter>().is_ok();
-    let is_right = |directive: &str| match directive.split_once('=') {
-        Some((module, level)) => is_module(module.trim()) && is_level(level),
-        // Without a `=`, what looks like a mistyped level is a module: nothing to tell them apart.
-        None => is_module(directive.trim()),
-    };
-    if value.split(',').all(is_right) {
+    if settings::is_log_filter(&value) {
         return Ok(value);
     }
     Err(InvalidConfig::Value {
         variable: RUST_LOG,
         value,
-        accepted: "expected off, error, warn, info, debug or trace, or MODULE=LEVEL, with commas \
-                   between several"
-            .to_owned(),
+        accepted: format!("expected {}", settings::LOG_FILTER_EXPECTED),
     })
 }
 
@@ -153,7 +142,7 @@ fn read_token(path: String) -> Result<(PathBuf, String), InvalidConfig> {
     let read = || -> io::Result<String> {
         let mut text = String::new();
         let file = std::fs::File::open(&path)?;
-        io::Read::read_to_string(&mut io::Read::take(file, MAX_TOKEN + 1), &mut text)?;
+        io::Read::read_to_string(&mut io::Read::take(file, MAX_TOKEN_FILE + 1), &mut text)?;
         Ok(text)
     };
     let wrong = |accepted: String| InvalidConfig::Value {
@@ -162,14 +151,10 @@ fn read_token(path: String) -> Result<(PathBuf, String), InvalidConfig> {
         accepted,
     };
     let text = read().map_err(|error| wrong(format!("{error}; expected a readable file")))?;
-    let token = text.trim();
-    let printable = token.bytes().all(|byte| byte.is_ascii_graphic());
-    if token.is_empty() || text.len() as u64 > MAX_TOKEN || !printable {
-        return Err(wrong(format!(
-            "expected a file with one token in it, printable ASCII without spaces, up to \
-             {MAX_TOKEN} bytes"
-        )));
-    }
+    let token = Some(&*text)
+        .filter(|text| text.len() as u64 <= MAX_TOKEN_FILE)
+        .and_then(settings::token_in)
+        .ok_or_else(|| wrong(format!("expected {}", settings::TOKEN_EXPECTED)))?;
     Ok((PathBuf::from(&path), token.to_owned()))
 }
 
@@ -218,6 +203,8 @@ mod tests {
         let error = resolve(&[("RUST_LOG", "client=loud")]).err().unwrap();
         assert!(error.contains("RUST_LOG=\"client=loud\""), "{error}");
         assert!(resolve(&[("RUST_LOG", "info,awc=off, actix_http::h1=trace")]).is_ok());
+        let error = resolve(&[("RUST_LOG", "bogus")]).err().unwrap();
+        assert!(error.contains("RUST_LOG=\"bogus\""), "{error}");
         let error = resolve(&[("API_TOKEN_FILE", "/nowhere/t")]).err().unwrap();
         assert!(error.contains("API_TOKEN_FILE=\"/nowhere/t\""), "{error}");
     }
@@ -226,9 +213,9 @@ mod tests {
     fn the_token_is_trimmed_and_never_printed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
-        std::fs::write(&path, " s3cret \n").unwrap();
+        std::fs::write(&path, " s3cret-s3cret-s3cret \n").unwrap();
         let config = resolve(&[("API_TOKEN_FILE", path.to_str().unwrap())]).unwrap();
-        assert_eq!(config.token.as_ref().unwrap().1, "s3cret");
+        assert_eq!(config.token.as_ref().unwrap().1, "s3cret-s3cret-s3cret");
         assert!(!config.to_string().contains("s3cret"));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use vecino_rest::PeerUrl;
+use vecino_rest::{PeerUrl, settings};
 
 use crate::{api::access::ClientAccess, download::provider_url, locate::StrategyKind};
 
@@ -48,6 +48,8 @@ pub struct Config {
     pub overlay_seeds: Vec<PeerUrl>,
     /// How often both directories are walked again, whatever the watch says.
     pub rescan: Duration,
+    /// What is logged, as `env_logger` reads it.
+    pub log_filter: String,
 }
 
 /// The bearer token; never shown.
@@ -92,7 +94,7 @@ impl InvalidSetting {
 }
 
 /// Every variable: name, default, meaning. `--help` prints it.
-pub const VARIABLES: [(&str, &str, &str); 14] = [
+pub const VARIABLES: &[(&str, &str, &str)] = &[
     (
         "URL_Request",
         "(none)",
@@ -139,6 +141,11 @@ pub const VARIABLES: [(&str, &str, &str); 14] = [
         "peers to join through, host:port of their overlay; several with commas",
     ),
     ("API_TOKEN_FILE", "(none)", "file with the bearer token"),
+    (
+        "RUST_LOG",
+        "info",
+        "what is logged: off, error, warn, info, debug, trace, or MODULE=LEVEL, with commas",
+    ),
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -158,6 +165,7 @@ struct Raw {
     api_token_file: Option<String>,
     overlay_port: Option<String>,
     overlay_seeds: Option<String>,
+    rust_log: Option<String>,
 }
 
 impl Config {
@@ -223,17 +231,19 @@ impl Config {
         let locate_by = parse(
             raw.locate_by,
             "LOCATE_BY",
-            "strategies with commas: central, chord, zone, flood",
-            |text| {
-                text.split(',')
-                    .map(|part| StrategyKind::parse(part.trim()))
-                    .collect()
-            },
+            "strategies with commas, each once: central, chord, zone, flood",
+            strategies,
         )?;
         let api_token = raw
             .api_token_file
             .map(|path| read_token(Path::new(&path)))
             .transpose()?;
+        let log_filter = parse(
+            raw.rust_log,
+            "RUST_LOG",
+            settings::LOG_FILTER_EXPECTED,
+            |text| settings::is_log_filter(text).then(|| text.to_owned()),
+        )?;
         let overlay_port = parse(
             raw.overlay_port,
             "OVERLAY_PORT",
@@ -275,6 +285,7 @@ impl Config {
             overlay_port,
             overlay_seeds: endpoints(raw.overlay_seeds, "OVERLAY_SEEDS")?,
             rescan: RESCAN,
+            log_filter: log_filter.unwrap_or_else(|| LOG_FILTER.to_owned()),
         })
     }
 
@@ -314,17 +325,31 @@ impl Config {
                     .map_or("", |_| "(redacted)")
                     .to_owned(),
             ),
+            ("RUST_LOG", self.log_filter.clone()),
         ]
         .map(|(name, value)| format!("{name}={value}\n"))
         .concat()
     }
 }
 
+/// What is logged unless said otherwise.
+const LOG_FILTER: &str = "info,actix_server=warn";
+
 /// The directories are walked again this often even when the watch saw nothing.
 const RESCAN: Duration = Duration::from_secs(60);
 
 /// Most locators or neighbours that are of use.
 const MAX_ENDPOINTS: usize = 16;
+
+/// Strategies with commas, each once.
+fn strategies(text: &str) -> Option<Vec<StrategyKind>> {
+    let kinds: Vec<_> = text
+        .split(',')
+        .map(|part| StrategyKind::parse(part.trim()))
+        .collect::<Option<_>>()?;
+    let is_first = |(at, kind)| !kinds[..at].contains(kind);
+    kinds.iter().enumerate().all(is_first).then_some(kinds)
+}
 
 fn parse<T>(
     value: Option<String>,
@@ -364,13 +389,8 @@ fn read_token(path: &Path) -> Result<ApiToken, InvalidSetting> {
         |why: String| InvalidSetting::new("API_TOKEN_FILE", &path.display().to_string(), why);
     let text =
         std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    let token = text.trim();
-    let usable = (16..=1024).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic());
-    if !usable {
-        return Err(wrong(
-            "expected a file with 16 to 1024 visible ASCII characters".to_owned(),
-        ));
-    }
+    let token = settings::token_in(&text)
+        .ok_or_else(|| wrong(format!("expected {}", settings::TOKEN_EXPECTED)))?;
     Ok(ApiToken::new(token))
 }
 
@@ -409,8 +429,10 @@ mod tests {
             ("CLIENT_ACCESS", "all"),
             ("CLIENT_ACCESS", "token"),
             ("LOCATE_BY", "guess"),
+            ("LOCATE_BY", "central,central"),
             ("SITE", "a\nb"),
             ("API_TOKEN_FILE", "/nonexistent/token"),
+            ("RUST_LOG", "bogus"),
         ] {
             let error = config(&[(variable, value)]).expect_err(variable);
             assert!(

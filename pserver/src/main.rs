@@ -16,7 +16,7 @@ fn help() -> String {
     for (name, default, meaning) in VARIABLES {
         help += &format!("  {name:<15} {meaning} [default: {default}]\n");
     }
-    help + "  RUST_LOG        what is logged [default: info]\n"
+    help
 }
 
 fn main() -> ExitCode {
@@ -38,10 +38,9 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error.to_string()),
     };
-    env_logger::Builder::from_env(
-        env_logger::Env::default().default_filter_or("info,actix_server=warn"),
-    )
-    .init();
+    env_logger::Builder::from_default_env()
+        .parse_filters(&config.log_filter)
+        .init();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -294,6 +294,8 @@ pub struct OpenError {
     pub url: String,
     /// Why not, and what would be right.
     pub reason: String,
+    /// No file is there, nor could one be made: another place is needed.
+    pub is_unusable: bool,
 }
 
 /// A directory's memory. The module documents the invariant.
@@ -358,15 +360,19 @@ pub async fn open(url: &StoreUrl, metrics: StoreMetrics) -> Result<Arc<dyn Store
     match url {
         StoreUrl::Memory => Ok(Arc::new(MemoryStore::new())),
         StoreUrl::Redb(path) => {
-            let (path, shown) = (path.clone(), url.to_string());
+            let (file, shown) = (path.clone(), url.to_string());
             // Repair after a crash may read the whole file.
-            let opened = tokio::task::spawn_blocking(move || RedbStore::open(&path, metrics)).await;
+            let opened = tokio::task::spawn_blocking(move || RedbStore::open(&file, metrics)).await;
             let reason = match opened {
                 Ok(Ok(store)) => return Ok(Arc::new(store)),
                 Ok(Err(reason)) => reason,
                 Err(panic) => format!("the file is corrupt and was left as it is ({panic})"),
             };
-            Err(OpenError { url: shown, reason })
+            Err(OpenError {
+                url: shown,
+                reason,
+                is_unusable: !path.is_file(),
+            })
         }
     }
 }

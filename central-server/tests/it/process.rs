@@ -206,6 +206,62 @@ fn arguments_and_settings() {
 }
 
 #[test]
+fn what_stops_the_start_is_said_whatever_is_logged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let taken = taken.local_addr().expect("bound").to_string();
+    let refused = run(command(directory.path())
+        .env("HOST", &taken)
+        .env("METRICS_ADDR", "off")
+        .env("STORE_URL", "memory:")
+        .env("RUST_LOG", "off"));
+    assert_eq!(refused.status.code(), Some(1));
+    let message = text(&refused.stderr);
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.contains(&format!("HOST={taken}")), "{message}");
+    // A mistyped level would hide everything.
+    for arguments in [&[][..], &["--print-config"]] {
+        let refused = run(command(directory.path())
+            .args(arguments)
+            .env("RUST_LOG", "bogus"));
+        assert_eq!(refused.status.code(), Some(2));
+        let message = text(&refused.stderr);
+        assert!(message.contains("RUST_LOG=\"bogus\""), "{message}");
+    }
+    let print = run(command(directory.path())
+        .arg("--print-config")
+        .env("RUST_LOG", "warn,central_server=debug"));
+    let printed = text(&print.stdout);
+    assert!(
+        printed.contains("RUST_LOG=warn,central_server=debug\n"),
+        "{printed}"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_value_that_no_machine_could_use_ends_with_2() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (variable, value) in [
+        ("STORE_URL", "redb:/proc/x/y"),
+        ("STORE_URL", "redb:/"),
+        ("HOST", "192.0.2.1:5555"),
+        ("METRICS_ADDR", "192.0.2.1:5555"),
+    ] {
+        let refused = run(command(directory.path())
+            .env("HOST", "127.0.0.1:0")
+            .env("METRICS_ADDR", "off")
+            .env(variable, value));
+        let message = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{message}");
+        assert!(
+            message.contains(&format!("central-server: {variable}={value}")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_foreign_store_stops_the_start_and_stays_as_it_is() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("precious.txt");

@@ -88,3 +88,22 @@ fn completions_are_made_for_each_shell() {
         assert!(done.stdout.contains("download"));
     }
 }
+
+#[test]
+fn a_token_file_is_what_a_peer_takes() {
+    let client = Client::at("127.0.0.1:1").env("API_TOKEN_FILE", "token");
+    client.write("token", "short\n");
+    let done = client.run(&["status"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.stderr.contains("API_TOKEN_FILE=\"token\""), "{done:?}");
+    assert!(done.stderr.contains("16 to 1024"), "{done:?}");
+    client.write("token", "long-enough-for-a-token\n");
+    assert_eq!(client.run(&["status"]).code, 6);
+}
+
+#[test]
+fn a_mistyped_log_level_is_refused() {
+    let done = Client::at("").env("RUST_LOG", "bogus").run(&["status"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.stderr.contains("RUST_LOG=\"bogus\""), "{done:?}");
+}

@@ -92,7 +92,9 @@ fn a_file_that_fails_does_not_stop_the_others() {
         "{done:?}"
     );
     assert_eq!(peer.seen().len(), 2);
-    assert_eq!(client.run(&["upload", "nowhere"]).code, 8);
+    let done = client.run(&["upload", "nowhere"]);
+    assert_eq!(done.code, 3, "{done:?}");
+    assert!(done.stderr.contains("check the path"), "{done:?}");
 }
 
 #[test]
@@ -220,7 +222,7 @@ fn a_peer_that_stored_something_else_is_noticed() {
 #[test]
 fn the_token_is_sent_and_a_refusal_is_4() {
     let peer = Peer::start(|seen| match seen.header("authorization") {
-        Some("Bearer s3cret") => Answer::json(201, &stored(seen)),
+        Some("Bearer s3cret-s3cret-s3cret") => Answer::json(201, &stored(seen)),
         _ => Answer::kind(Kind::Unauthorized, "a token is needed"),
     });
     let client = Client::of(&peer);
@@ -232,7 +234,7 @@ fn the_token_is_sent_and_a_refusal_is_4() {
     let seen = peer.seen().len();
     assert!(seen <= 16, "the other files would fail as well: {seen}");
     let client = client.env("API_TOKEN_FILE", "token");
-    client.write("token", "s3cret\n");
+    client.write("token", "s3cret-s3cret-s3cret\n");
     assert_eq!(client.run(&["upload", "a"]).code, 0);
 }
 

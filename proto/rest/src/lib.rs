@@ -16,6 +16,7 @@ pub mod peer_url;
 pub mod piece;
 pub mod problem;
 pub mod route;
+pub mod settings;
 pub mod terms;
 pub mod zone;
 

@@ -27,6 +27,7 @@ mod partials;
 mod restart;
 mod semantics;
 mod sizes;
+mod start;
 mod support;
 mod uploads;
 mod variants;

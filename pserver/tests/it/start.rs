@@ -1,0 +1,191 @@
+//! The binary as an operator starts it with something wrong: what it says, with which code it
+//! ends, and what it leaves behind.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+};
+
+use crate::support::{eventually, stage::Stage};
+
+/// Starts a peer that cannot start; how it ended.
+fn refused(home: &Path, variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pserver"))
+        .current_dir(home)
+        .env_clear()
+        .env("BIND", "127.0.0.1")
+        .env("PORT", "0")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_data_dir_leaves_no_key_in_the_shared_folder() {
+    let stage = Stage::start().await;
+    let plan = stage.peer("own").holding("a.txt", b"a");
+    let home = plan.home().to_owned();
+    for data in ["shared/x", "shared/x/y", "shared", "downloads/x"] {
+        let ended = refused(&home, &[("DATA_DIR", data)]);
+        assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+        assert!(said(&ended).contains("lies in"), "{ended:?}");
+        let left: Vec<_> = fs::read_dir(&home).unwrap().collect();
+        assert_eq!(left.len(), 1, "{data}: {left:?}");
+        let left: Vec<_> = fs::read_dir(home.join("shared")).unwrap().collect();
+        assert_eq!(left.len(), 1, "{data}: {left:?}");
+    }
+    // What an older version left there is not shared either, nor can it be put there.
+    fs::create_dir(home.join("shared/x")).unwrap();
+    for file in ["peer.key", "lock", "index.redb"] {
+        fs::write(home.join("shared/x").join(file), [1; 32]).unwrap();
+    }
+    let peer = plan.start().await;
+    eventually("the file is shared", async || {
+        let files = peer.files().await;
+        files.len() == 1 && files[0].name.as_str() == "a.txt"
+    })
+    .await;
+    assert_eq!(peer.put("y/peer.key", b"k").await.status, 400);
+}
+
+#[test]
+fn what_stops_the_start_is_said_whatever_is_logged() {
+    let home = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = refused(home.path(), &[("PORT", &port), ("RUST_LOG", "off")]);
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    let text = said(&ended);
+    assert!(text.contains("cannot listen on"), "{text}");
+    let ended = refused(home.path(), &[("RUST_LOG", "bogus")]);
+    assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+    let text = said(&ended);
+    assert!(text.contains("RUST_LOG=\"bogus\""), "{text}");
+    let printed = Command::new(env!("CARGO_BIN_EXE_pserver"))
+        .arg("--print-config")
+        .env_clear()
+        .env("RUST_LOG", "debug")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("RUST_LOG=debug\n"), "{printed}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_value_that_no_machine_could_use_ends_with_2() {
+    let home = tempfile::tempdir().unwrap();
+    for (variable, value) in [
+        ("DATA_DIR", "/proc/q"),
+        ("SHARED_DIR", "/proc/x"),
+        ("DOWNLOAD_DIR", "/proc/x"),
+        ("BIND", "192.0.2.1"),
+    ] {
+        let ended = refused(home.path(), &[(variable, value)]);
+        assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+        let text = said(&ended);
+        assert!(text.contains(variable) && text.contains(value), "{text}");
+    }
+}
+
+/// What a peer warns of before it listens.
+async fn warnings(stage: &Stage, variables: &[(&str, &str)]) -> String {
+    use std::io::{BufRead, BufReader};
+    let mut plan = stage.peer("warned").without("URL_Request");
+    for &(variable, value) in variables {
+        plan = plan.set(variable, value);
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pserver"))
+        .current_dir(plan.home())
+        .env_clear()
+        .envs(plan.variables())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let said: Vec<_> = lines
+        .map(Result::unwrap)
+        .take_while(|line| !line.contains("] peer "))
+        .collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let warned = said.iter().filter(|line| line.contains("WARN"));
+    warned.map(|line| format!("{line}\n")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_settings_lack_or_have_for_nothing_is_warned_of() {
+    let stage = Stage::start().await;
+    let neighbour = ("URL_PEERSU", "127.0.0.1:9");
+    let no_locator = "URL_Request is unset";
+    let said = warnings(&stage, &[neighbour]).await;
+    assert!(
+        said.contains("nobody finds what this peer shares"),
+        "{said}"
+    );
+    for strategy in ["chord", "flood"] {
+        let overlay = [neighbour, ("LOCATE_BY", strategy), ("OVERLAY_PORT", "0")];
+        let said = warnings(&stage, &overlay).await;
+        assert_eq!(said, "", "{strategy}");
+    }
+    let zone = [neighbour, ("LOCATE_BY", "zone"), ("OVERLAY_PORT", "0")];
+    let said = warnings(&stage, &zone).await;
+    assert!(said.contains(no_locator), "{said}");
+    let idle = [("OVERLAY_PORT", "0"), ("OVERLAY_SEEDS", "127.0.0.1:9")];
+    let said = warnings(&stage, &idle).await;
+    assert!(said.contains("OVERLAY_PORT is of no use"), "{said}");
+    assert!(said.contains("OVERLAY_SEEDS is of no use"), "{said}");
+    // A port that is free now; should it be taken meanwhile, there is no warning and it fails.
+    let port = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port().to_string()
+    };
+    let own = format!("localhost:{port}");
+    let said = warnings(&stage, &[("PORT", &port), ("URL_PEERSU", &own)]).await;
+    assert!(said.contains("is this peer itself"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_and_status_agree_where_no_locator_is_set() {
+    let stage = Stage::start().await;
+    let plan = stage.peer("alone").without("URL_Request");
+    let peer = plan.start().await;
+    let ready: serde_json::Value = peer.get("/readyz").await.json();
+    assert_eq!(ready["parts"], serde_json::json!({ "files": true }));
+    let status = peer.status().await;
+    assert!(!status.online);
+    assert_eq!(
+        status.offline_reason.as_deref(),
+        Some("URL_Request is unset")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_ring_what_is_held_counts_as_announced() {
+    let stage = Stage::start().await;
+    let plan = stage.peer("ring").without("URL_Request");
+    let plan = plan.set("LOCATE_BY", "chord").set("OVERLAY_PORT", 0);
+    let peer = plan.holding("a.txt", b"a").start().await;
+    peer.has_announced(1).await;
+    assert!(peer.status().await.online);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_number_in_a_query_is_named() {
+    let stage = Stage::start().await;
+    let peer = stage.peer("own").start().await;
+    for target in ["/v1/files?limit=abc", "/v1/search?q=a&limit=abc"] {
+        let problem = peer.get(target).await.problem();
+        assert_eq!(problem.detail, "limit=\"abc\": expected 1 to 1000");
+    }
+    let problem = peer.get("/v1/files?limit=1&limit=2").await.problem();
+    assert!(!problem.detail.contains("deserialize"), "{problem:?}");
+    let response = peer.get("/v1/files/a?from=127.0.0.1:9").await;
+    assert_ne!(response.status, 400, "{}", response.text());
+}

@@ -34,7 +34,7 @@ pub(crate) struct Plan {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--help" | "-h"] => {
+        ["--help" | "-h"] | ["lookup-chain", "--help" | "-h"] => {
             print!("{HELP}");
             Ok(())
         }

@@ -26,6 +26,8 @@ pub(crate) enum ExitCode {
     Disk = 8,
     /// The target exists, or the name is taken.
     Exists = 9,
+    /// Nobody reads standard output any more (SIGPIPE, as other programs end).
+    OutputClosed = 141,
     /// Ctrl-C.
     Interrupted = 130,
     /// SIGTERM.

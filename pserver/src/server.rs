@@ -395,6 +395,7 @@ fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
             site: shared.site.clone(),
         },
         outbound,
+        strategies: shared.strategies.clone(),
         downloads: shared.downloads.clone(),
         tools,
     };

@@ -30,10 +30,12 @@ pub(crate) async fn run(session: &Session, out: &Output) -> Result<(), Failure> 
 fn lines(status: &Status) -> Vec<(&'static str, String)> {
     let files = status.files;
     let transfers = status.transfers;
-    let online = if status.online {
-        "yes"
-    } else {
-        "no: other peers cannot find what it shares now"
+    let online = match (status.online, &status.offline_reason) {
+        (true, _) => "yes".to_owned(),
+        (false, Some(reason)) => {
+            format!("no: {reason}, so that other peers cannot find what it shares")
+        }
+        (false, None) => "no: other peers cannot find what it shares now".to_owned(),
     };
     let uptime = HumanDuration(Duration::from_secs(status.uptime_seconds));
     let mut lines = vec![
@@ -47,7 +49,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
         ),
         ("version", status.version.clone()),
         ("up for", uptime.to_string()),
-        ("online", online.to_owned()),
+        ("online", online),
         (
             "files",
             format!(

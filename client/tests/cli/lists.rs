@@ -55,6 +55,7 @@ fn status() -> Status {
         version: "0.1.0".to_owned(),
         uptime_seconds: 60,
         online: true,
+        offline_reason: None,
         strategies: vec!["central".to_owned()],
         neighbours: vec![link()],
         files: FileCounts::default(),
@@ -275,11 +276,28 @@ fn peers_and_status_are_shown() {
 }
 
 #[test]
+fn why_a_peer_cannot_be_found_is_said() {
+    let peer = Peer::always(Answer::json(
+        200,
+        &Status {
+            online: false,
+            offline_reason: Some("URL_Request is unset".to_owned()),
+            ..status()
+        },
+    ));
+    let done = Client::of(&peer).run(&["status"]);
+    assert!(
+        done.stdout.contains("online      no: URL_Request is unset"),
+        "{done:?}"
+    );
+}
+
+#[test]
 fn a_closed_pipe_is_quiet() {
     let peer = Peer::start(files);
     let client = Client::of(&peer);
     let mut child = client.start(&["list"]);
     drop(child.stdout.take());
     let done = crate::stage::finish(child);
-    assert!(!done.stderr.contains("panicked"), "{done:?}");
+    assert_eq!((done.code, &*done.stderr), (141, ""), "{done:?}");
 }

@@ -58,3 +58,30 @@ fn what_a_peer_two_links_away_shares_is_discovered_searched_and_downloaded() {
     });
     assert_eq!(near.client().run(&["disconnect", &far.id()]).code, 3);
 }
+
+#[test]
+fn what_the_own_peer_discovered_is_downloaded_though_its_neighbour_cannot_look_it_up() {
+    let content = bytes("found", (1 << 20) + 3);
+    let far = flooding().file("found.bin", content.clone()).start();
+    let near = flooding().start();
+    // Without any link.
+    let neighbour = flooding().start();
+    let own = flooding().neighbour(neighbour.addr()).start();
+    for peer in [&far, &near, &neighbour, &own] {
+        peer.await_files();
+    }
+    let client = own.client();
+    let overlay = |peer: &Peer| peer.overlay_addr().to_string();
+    client.run(&["connect", &overlay(&near)]).ok();
+    near.client().run(&["connect", &overlay(&far)]).ok();
+    assert_eq!(client.run(&["download", "found.bin"]).code, 6);
+    client.run(&["fetch", "--wait", "10"]).ok();
+    let located = client.run(&["locate", "found.bin", "--json"]).ok().json();
+    let providers = &located[0]["providers"];
+    assert_eq!(providers[0]["url"], format!("http://{}", far.addr()));
+    let downloaded = client.download("found.bin", &["--direct"]);
+    assert_same(&downloaded, &content, "from the provider itself");
+    let downloaded = client.download("found.bin", &[]);
+    assert_same(&downloaded, &content, "through the own peer");
+    assert_eq!(client.run(&["download", "another.bin"]).code, 6);
+}

@@ -291,6 +291,9 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// Whether other peers can find what it shares now.
     pub online: bool,
+    /// Why they cannot, where that is a matter of this peer's settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_reason: Option<String>,
     /// Strategies by which it looks up for others, in order of trial.
     pub strategies: Vec<String>,
     /// Peers that look up for it, in order of trial.
@@ -312,7 +315,8 @@ pub struct FileCounts {
     pub bytes: u64,
     /// Files found but not hashed yet; they are not shared before.
     pub hashing: u64,
-    /// Files that other peers can find.
+    /// Files that other peers can find: what was announced, or what is held by a member of an
+    /// overlay, which makes all of it findable.
     pub announced: u64,
 }
 

@@ -50,8 +50,13 @@ pub async fn connect(
             format!("{url} is https: overlays speak http"),
         ));
     }
-    let link = flood.connect(&url).await?;
-    Ok(HttpResponse::Created().json(link))
+    let (link, is_new) = flood.connect(&url).await?;
+    let mut response = if is_new {
+        HttpResponse::Created()
+    } else {
+        HttpResponse::Ok()
+    };
+    Ok(response.json(link))
 }
 
 /// `DELETE /v1/peers/PEER`.

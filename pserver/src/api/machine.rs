@@ -23,12 +23,13 @@ struct Readiness {
 pub async fn readyz(worker: web::Data<Worker>) -> HttpResponse {
     let shared = &worker.shared;
     let importer = shared.store.importer();
-    let parts = BTreeMap::from([
-        // What is there was looked at, and hashed.
-        ("files", importer.scanned() && importer.waiting() == 0),
+    // What is there was looked at, and hashed.
+    let files = importer.scanned() && importer.waiting() == 0;
+    let mut parts = BTreeMap::from([("files", files)]);
+    if shared.has_locator {
         // Others find what it shares.
-        ("online", shared.presence.settled() || !shared.has_locator),
-    ]);
+        parts.insert("online", shared.presence.settled());
+    }
     let ready = parts.values().all(|&ready| ready);
     let mut response = if ready {
         HttpResponse::Ok()

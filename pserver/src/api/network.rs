@@ -65,7 +65,7 @@ pub async fn locate(
         provider: None,
         fresh: false,
     };
-    let variants = worker.fetcher.outbound.locate(&query).await?;
+    let variants = worker.fetcher.lookup(&query).await?;
     if variants.is_empty() {
         return Err(ApiError::new(
             Kind::NotFound,
@@ -100,19 +100,30 @@ pub async fn peers(worker: web::Data<Worker>) -> web::Json<Page<Peer>> {
 pub async fn status(worker: web::Data<Worker>) -> web::Json<Status> {
     let shared = &worker.shared;
     let mut files = shared.store.counts();
-    files.announced = shared.presence.announced();
     let is_joined = shared
         .strategies
         .iter()
         .filter_map(|strategy| strategy.view())
         .any(|view| view.is_joined());
+    let is_registered = shared.presence.online();
+    files.announced = match is_joined && !is_registered {
+        true => files.shared + files.fetched,
+        false => shared.presence.announced(),
+    };
+    let is_online = is_registered || is_joined;
+    let needs_locator = !shared.has_locator
+        && shared
+            .strategies
+            .iter()
+            .all(|strategy| strategy.kind() == StrategyKind::Central);
     web::Json(Status {
         peer: shared.peer,
         url: shared.presence.url().map(|url| url.to_string()),
         site: shared.site.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: shared.started.elapsed().as_secs(),
-        online: shared.presence.online() || is_joined,
+        online: is_online,
+        offline_reason: (!is_online && needs_locator).then(|| "URL_Request is unset".to_owned()),
         strategies: shared
             .strategies
             .iter()

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     content::{StoreError, read::OpenFile},
+    locate::Strategy,
     neighbour::outbound::{Outbound, OutboundError},
 };
 
@@ -69,6 +70,8 @@ pub struct Fetcher {
     pub me: Me,
     /// Who looks up.
     pub outbound: Outbound,
+    /// Of which the flood may know something by itself.
+    pub strategies: Vec<Arc<dyn Strategy>>,
     /// The running jobs.
     pub downloads: Arc<Downloads>,
     /// What they work with; its connections belong to this worker.
@@ -93,6 +96,22 @@ impl Fetcher {
         }
     }
 
+    /// Who holds it: what the neighbours say, or else what this peer itself discovered, for which
+    /// it asks nobody.
+    pub async fn lookup(&self, query: &LocateQuery) -> Result<Vec<Variant>, OutboundError> {
+        let asked = self.outbound.locate(query).await;
+        let is_final = match &asked {
+            Ok(variants) => !variants.is_empty(),
+            Err(error) => matches!(error, OutboundError::BadQuery(_)),
+        };
+        if is_final {
+            return asked;
+        }
+        let flood = self.strategies.iter().find_map(|one| one.as_flood());
+        let known = flood.map(|flood| flood.known(query)).unwrap_or_default();
+        if known.is_empty() { asked } else { Ok(known) }
+    }
+
     /// What the neighbours say of it. What is held here under another name counts as held.
     pub async fn locate(&self, wanted: &Wanted) -> Result<Located, FetchError> {
         let (digest, claims) = match self.ask(wanted).await? {
@@ -110,7 +129,7 @@ impl Fetcher {
     async fn choose(&self, wanted: &Wanted, fresh: bool) -> Result<Choice, OutboundError> {
         let ask = async |query: LocateQuery| {
             let query = LocateQuery { fresh, ..query };
-            let located = self.outbound.locate(&query).await?;
+            let located = self.lookup(&query).await?;
             Ok(choice::choose(located, wanted, &self.me))
         };
         let by_name = ask(wanted.query()).await?;

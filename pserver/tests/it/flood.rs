@@ -53,6 +53,16 @@ async fn linked(from: &Door, to: &Peer) {
     assert_eq!(response.status, 201, "{}", response.text());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_there_is_not_created_again() {
+    let net = Net::new();
+    let (one, two) = (net.peer("one").start().await, net.peer("two").start().await);
+    linked(&one, &two).await;
+    let again = connect(&one, &two).await;
+    assert_eq!(again.status, 200, "{}", again.text());
+    assert_eq!(links(&one).await.len(), 1);
+}
+
 async fn links(peer: &Door) -> Vec<Link> {
     let page: Page<Link> = peer.get(route::PEERS).await.json();
     let flood = page.items.into_iter();

@@ -13,7 +13,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use vecino_rest::{
     Digest, Name, PeerId,
-    body::{Page, Provider, SearchPage, SearchQuery, Variant},
+    body::{LocateQuery, Page, Provider, SearchPage, SearchQuery, Variant},
     name,
     terms::{FileType, MAX_WORDS, normalised_words, words_of},
 };
@@ -30,6 +30,8 @@ const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 /// Longest query, in bytes, as the locator has it.
 const MAX_QUERY_BYTES: usize = 256;
+/// Contents of one name, or names of one content, that an answer has.
+const MAX_VARIANTS: usize = 32;
 /// Providers shown of one content.
 const MAX_PROVIDERS: usize = 32;
 /// Providers shown of one content in a search by prefix, as the locator has it.
@@ -137,6 +139,21 @@ impl Discovered {
             MAX_PROVIDERS,
             |name, _| name.as_str().starts_with(prefix),
         )
+    }
+
+    /// What is known under the name, or of the digest, with providers.
+    pub(super) fn find(&self, query: &LocateQuery, now: Instant) -> Vec<Variant> {
+        let start = query.name.as_ref().map_or(Bound::Unbounded, |name| {
+            Bound::Included((name.clone(), Digest::from_bytes([0; Digest::LEN])))
+        });
+        let is_named = |found: &Name| query.name.as_ref().is_none_or(|name| name == found);
+        self.files
+            .range((start, Bound::Unbounded))
+            .take_while(|((name, _), _)| is_named(name))
+            .filter(|((_, digest), _)| query.digest.is_none_or(|wanted| wanted == *digest))
+            .filter_map(|((name, digest), entry)| entry.variant(name, *digest, now, MAX_PROVIDERS))
+            .take(MAX_VARIANTS)
+            .collect()
     }
 
     /// A page of what matches `query`, in order of name; in a search by prefix with some providers.

@@ -82,8 +82,9 @@ impl Flood {
         state.table.links().map(table::Link::to_body).collect()
     }
 
-    /// Links this peer with the one whose overlay is at `overlay`; the link as it is then.
-    pub async fn connect(&self, overlay: &PeerUrl) -> Result<Peer, DialError> {
+    /// Links this peer with the one whose overlay is at `overlay`; the link as it is then, and
+    /// whether it is new.
+    pub async fn connect(&self, overlay: &PeerUrl) -> Result<(Peer, bool), DialError> {
         let is_up =
             |link: &&table::Link| link.kept.contact.overlay == *overlay && link.stream.is_some();
         let up = || {
@@ -91,7 +92,7 @@ impl Flood {
             state.table.links().find(is_up).map(table::Link::to_body)
         };
         if let Some(link) = up() {
-            return Ok(link);
+            return Ok((link, false));
         }
         let target = Target {
             overlay: overlay.clone(),
@@ -102,14 +103,16 @@ impl Flood {
             Ok((peer, _)) => peer,
             // Both called at once, and the other call won.
             Err((DialError::Linked(_), _)) if up().is_some() => {
-                return up().ok_or_else(|| DialError::Linked(overlay.clone()));
+                let link = up().ok_or_else(|| DialError::Linked(overlay.clone()))?;
+                return Ok((link, true));
             }
             Err((error, _)) => return Err(error),
         };
         self.shared.keep().await;
         let state = self.shared.state();
         let link = state.table.get(&peer).map(table::Link::to_body);
-        link.ok_or_else(|| DialError::Ended(overlay.clone()))
+        let link = link.ok_or_else(|| DialError::Ended(overlay.clone()))?;
+        Ok((link, true))
     }
 
     /// Ends the link with `peer` (a peer id, or a URL) for good. Whether there was one.
@@ -136,6 +139,11 @@ impl Flood {
     ) -> Result<Page<Variant>, LocateError> {
         let discovered = self.shared.discovered();
         discovered.list(prefix, limit, cursor, Instant::now())
+    }
+
+    /// Who holds it, as far as discoveries found out; asks nobody.
+    pub fn known(&self, query: &LocateQuery) -> Vec<Variant> {
+        self.shared.discovered().find(query, Instant::now())
     }
 
     /// What discoveries found, by words; [`LocateError::Unsupported`] when none was made.

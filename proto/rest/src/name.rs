@@ -40,8 +40,11 @@ pub enum Fault {
     /// A part of more than [`MAX_PART_BYTES`].
     #[error("a part of it is longer than {MAX_PART_BYTES} bytes")]
     PartTooLong,
-    /// `/` at an end, or twice in a row.
-    #[error("it has an empty part (a '/' at an end, or two in a row)")]
+    /// `/` as the first character.
+    #[error("it begins with '/': names are relative")]
+    Absolute,
+    /// `/` at the end, or twice in a row.
+    #[error("it has an empty part (a '/' at the end, or two in a row)")]
     EmptyPart,
     /// `.` or `..` as a part.
     #[error("it has '.' or '..' as a part")]
@@ -152,6 +155,9 @@ fn fault_in(text: &str) -> Option<Fault> {
     }
     if let Some(forbidden) = text.chars().find(|&c| is_forbidden(c)) {
         return Some(Fault::Forbidden(forbidden));
+    }
+    if text.starts_with('/') {
+        return Some(Fault::Absolute);
     }
     text.split('/').find_map(|part| match part {
         "" => Some(Fault::EmptyPart),

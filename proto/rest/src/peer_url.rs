@@ -180,11 +180,11 @@ fn parse(scheme: &str, authority: &str, port: Option<u16>) -> Result<PeerUrl, &'
 }
 
 fn parse_port(digits: &str) -> Result<u16, &'static str> {
-    if digits.is_empty()
-        || digits.starts_with("00")
-        || !digits.bytes().all(|digit| digit.is_ascii_digit())
-    {
+    if digits.is_empty() {
         return Err("has no port");
+    }
+    if digits.starts_with("00") || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err("has a port that is no number");
     }
     match digits.parse() {
         Ok(0) => Err("has port 0"),

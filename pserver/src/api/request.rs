@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, http::header, web};
+use actix_web::{HttpRequest, error::QueryPayloadError, http::header, web};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -21,6 +21,8 @@ pub const SILENT_FOR: Duration = Duration::from_secs(30);
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 /// Items of a page, when the client does not say.
 const DEFAULT_LIMIT: u32 = 100;
+/// Characters of a wrong value that an error repeats.
+const SHOWN: usize = 80;
 /// Most items of a page.
 const MAX_LIMIT: u32 = 1000;
 
@@ -36,9 +38,34 @@ pub fn name_after(request: &HttpRequest, prefix: &str) -> Result<Name, ApiError>
 
 /// The query string as `T`.
 pub fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
-    web::Query::<T>::from_query(request.query_string())
+    let text = request.query_string();
+    web::Query::<T>::from_query(text)
         .map(web::Query::into_inner)
-        .map_err(|error| ApiError::new(Kind::BadRequest, format!("query string: {error}")))
+        .map_err(|error| ApiError::new(Kind::BadRequest, wrong_query::<T>(text, &error)))
+}
+
+/// What is wrong with a query string: the first pair that is wrong by itself, with its value.
+fn wrong_query<T: DeserializeOwned>(text: &str, error: &QueryPayloadError) -> String {
+    let why = |error: &QueryPayloadError| match error {
+        QueryPayloadError::Deserialize(why) => why.to_string(),
+        other => other.to_string(),
+    };
+    let is_lack = |why: &String| why.starts_with("missing field");
+    let wrong = text.split('&').find_map(|pair| {
+        let error = web::Query::<T>::from_query(pair).err()?;
+        Some((pair, why(&error))).filter(|(_, why)| !is_lack(why))
+    });
+    match wrong {
+        Some((pair, why)) => {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value: String = value.chars().take(SHOWN).collect();
+            match name {
+                "limit" => format!("limit={value:?}: expected 1 to {MAX_LIMIT}"),
+                name => format!("{name:?}={value:?}: {why}"),
+            }
+        }
+        None => format!("query string: {}", why(error)),
+    }
 }
 
 /// The whole body, of at most `limit` bytes.

@@ -125,7 +125,7 @@ pub enum Condition {
 pub struct Shared {
     /// What is shared now.
     pub entry: Arc<Entry>,
-    /// It was not before.
+    /// Nothing was shared under the name before.
     pub created: bool,
 }
 
@@ -331,6 +331,7 @@ impl Store {
                 )));
             }
         }
+        let created = there.is_none();
         let replace = if there.is_some() {
             Replace::Yes
         } else {
@@ -359,7 +360,7 @@ impl Store {
         self.importer.admit(vec![(entry.clone(), hashed.pieces)]);
         Ok(Shared {
             entry: Arc::new(entry),
-            created: true,
+            created,
         })
     }
 

@@ -33,11 +33,14 @@ pub enum From {
 }
 
 impl From {
-    /// Parses a peer id, or a URL.
+    /// Parses a peer id, a URL, or a `host:port` that stands for `http`.
     pub fn parse(text: &str) -> Result<Self, InvalidPeerUrl> {
         match text.parse() {
             Ok(id) => Ok(Self::Peer(id)),
-            Err(_) => provider_url::parse(text).map(Self::Url),
+            Err(_) if text.contains("://") => provider_url::parse(text).map(Self::Url),
+            Err(_) => provider_url::parse(&format!("http://{text}"))
+                .map(Self::Url)
+                .map_err(|error| InvalidPeerUrl::new(text, error.fault())),
         }
     }
 
@@ -233,6 +236,17 @@ mod tests {
         let from = Some(From::Peer(PeerId::from_bytes([1; 16])));
         let chosen = choose(located, &Wanted { from, ..wanted() }, &ME);
         assert!(matches!(chosen, Choice::Content(d, _) if d == Digest::of(b"1")));
+    }
+
+    #[test]
+    fn a_provider_is_named_with_scheme_or_without() {
+        for text in ["http://10.0.0.1:80", "10.0.0.1:80"] {
+            let from = From::parse(text).expect(text);
+            assert_eq!(from.to_string(), "http://10.0.0.1:80");
+        }
+        let wrong = From::parse("10.0.0.1").expect_err("no port");
+        assert!(wrong.to_string().starts_with("\"10.0.0.1\" has no port"));
+        assert!(From::parse("169.254.169.254:80").is_err());
     }
 
     #[test]

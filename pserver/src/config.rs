@@ -3,6 +3,8 @@
 //! Invariant: a [`Config`] is wholly parsed; whatever is wrong with a value was said at start,
 //! naming the variable, the value and what is accepted.
 
+mod size;
+
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
@@ -40,6 +42,14 @@ pub struct Config {
     pub client_access: ClientAccess,
     /// Strategies by which it looks up for others, in order of trial.
     pub locate_by: Vec<StrategyKind>,
+    /// Whether what was fetched is kept.
+    pub keep: Keep,
+    /// Bytes that what was fetched may take.
+    pub cache_limit: Option<u64>,
+    /// Bytes a second sent to peers and clients.
+    pub upload_limit: Option<u64>,
+    /// Bytes a second received from peers.
+    pub download_limit: Option<u64>,
     /// The bearer token.
     pub api_token: Option<ApiToken>,
     /// Where peers speak to each other, for chord, zone and flood; 0 lets the system choose.
@@ -50,6 +60,33 @@ pub struct Config {
     pub rescan: Duration,
     /// What is logged, as `env_logger` reads it.
     pub log_filter: String,
+}
+
+/// What becomes of a content that was fetched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// It is kept, and served to others.
+    #[default]
+    Always,
+    /// It streams through.
+    Never,
+}
+
+impl Keep {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "always" => Some(Self::Always),
+            "never" => Some(Self::Never),
+            _ => None,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
 }
 
 /// The bearer token; never shown.
@@ -140,6 +177,26 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "(none)",
         "peers to join through, host:port of their overlay; several with commas",
     ),
+    (
+        "KEEP",
+        "always",
+        "keep and serve what was fetched: always, or never (it streams through)",
+    ),
+    (
+        "CACHE_LIMIT",
+        "(none)",
+        "bytes in DOWNLOAD_DIR, 20G for example; least recently used go first",
+    ),
+    (
+        "UPLOAD_LIMIT",
+        "(none)",
+        "bytes a second sent to peers and clients, 10M for example",
+    ),
+    (
+        "DOWNLOAD_LIMIT",
+        "(none)",
+        "bytes a second received from peers",
+    ),
     ("API_TOKEN_FILE", "(none)", "file with the bearer token"),
     (
         "RUST_LOG",
@@ -166,6 +223,10 @@ struct Raw {
     overlay_port: Option<String>,
     overlay_seeds: Option<String>,
     rust_log: Option<String>,
+    keep: Option<String>,
+    cache_limit: Option<String>,
+    upload_limit: Option<String>,
+    download_limit: Option<String>,
 }
 
 impl Config {
@@ -269,6 +330,23 @@ impl Config {
                 "set API_TOKEN_FILE as well",
             ));
         }
+        let keep = parse(raw.keep, "KEEP", "always or never", Keep::parse)?;
+        let cache_limit = parse(
+            raw.cache_limit,
+            "CACHE_LIMIT",
+            "bytes, at least 1, with K, M, G or T for powers of 1024 (nothing is kept: KEEP=never)",
+            |text| size::parse(text).filter(|&bytes| bytes > 0),
+        )?;
+        let rate = |value, variable| {
+            parse(
+                value,
+                variable,
+                "bytes a second, at least 1K, with K, M, G or T for powers of 1024",
+                |text| size::parse(text).filter(|&rate| rate >= MIN_RATE),
+            )
+        };
+        let upload_limit = rate(raw.upload_limit, "UPLOAD_LIMIT")?;
+        let download_limit = rate(raw.download_limit, "DOWNLOAD_LIMIT")?;
         Ok(Self {
             locators: endpoints(raw.url_request, "URL_Request")?,
             neighbours: endpoints(raw.url_peersu, "URL_PEERSU")?,
@@ -284,6 +362,10 @@ impl Config {
             api_token,
             overlay_port,
             overlay_seeds: endpoints(raw.overlay_seeds, "OVERLAY_SEEDS")?,
+            keep: keep.unwrap_or_default(),
+            cache_limit,
+            upload_limit,
+            download_limit,
             rescan: RESCAN,
             log_filter: log_filter.unwrap_or_else(|| LOG_FILTER.to_owned()),
         })
@@ -300,6 +382,7 @@ impl Config {
         };
         let strategies: Vec<_> = self.locate_by.iter().map(|kind| kind.as_str()).collect();
         let url = self.public_url.as_ref().map(ToString::to_string);
+        let bytes = |limit: Option<u64>| limit.map_or("(none)".to_owned(), size::print);
         [
             ("URL_Request", list(&self.locators)),
             ("PORT", self.port.to_string()),
@@ -318,6 +401,10 @@ impl Config {
                     .map_or("(off)".to_owned(), |port| port.to_string()),
             ),
             ("OVERLAY_SEEDS", list(&self.overlay_seeds)),
+            ("KEEP", self.keep.as_str().to_owned()),
+            ("CACHE_LIMIT", bytes(self.cache_limit)),
+            ("UPLOAD_LIMIT", bytes(self.upload_limit)),
+            ("DOWNLOAD_LIMIT", bytes(self.download_limit)),
             (
                 "API_TOKEN_FILE",
                 self.api_token
@@ -337,6 +424,9 @@ const LOG_FILTER: &str = "info,actix_server=warn";
 
 /// The directories are walked again this often even when the watch saw nothing.
 const RESCAN: Duration = Duration::from_secs(60);
+
+/// Bytes a second below which nothing would get anywhere.
+const MIN_RATE: u64 = 1 << 10;
 
 /// Most locators or neighbours that are of use.
 const MAX_ENDPOINTS: usize = 16;
@@ -431,6 +521,13 @@ mod tests {
             ("LOCATE_BY", "guess"),
             ("LOCATE_BY", "central,central"),
             ("SITE", "a\nb"),
+            ("KEEP", "sometimes"),
+            ("CACHE_LIMIT", "0"),
+            ("CACHE_LIMIT", "plenty"),
+            ("UPLOAD_LIMIT", "1023"),
+            ("UPLOAD_LIMIT", "10MB"),
+            ("DOWNLOAD_LIMIT", "1.5M"),
+            ("DOWNLOAD_LIMIT", "16777216T"),
             ("API_TOKEN_FILE", "/nonexistent/token"),
             ("RUST_LOG", "bogus"),
         ] {
@@ -440,6 +537,38 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn limits_are_read_and_printed_and_none_by_default() {
+        let unset = config(&[]).expect("valid");
+        assert_eq!(unset.keep, Keep::Always);
+        assert_eq!((unset.cache_limit, unset.upload_limit), (None, None));
+        let set = config(&[
+            ("KEEP", "never"),
+            ("CACHE_LIMIT", "20 GiB"),
+            ("UPLOAD_LIMIT", "1500K"),
+            ("DOWNLOAD_LIMIT", "2000000"),
+        ])
+        .expect("valid");
+        assert_eq!(set.keep, Keep::Never);
+        assert_eq!(set.cache_limit, Some(20 << 30));
+        assert_eq!(set.upload_limit, Some(1500 << 10));
+        assert_eq!(set.download_limit, Some(2_000_000));
+        let printed = set.print();
+        for line in [
+            "KEEP=never",
+            "CACHE_LIMIT=20G",
+            "UPLOAD_LIMIT=1500K",
+            "DOWNLOAD_LIMIT=2000000",
+        ] {
+            assert!(printed.lines().any(|printed| printed == line), "{printed}");
+        }
+        // Every variable of --help is printed, in its order.
+        let names = printed
+            .lines()
+            .filter_map(|line| Some(line.split_once('=')?.0));
+        assert!(names.eq(VARIABLES.iter().map(|row| row.0)));
     }
 
     #[test]

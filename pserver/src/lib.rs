@@ -9,6 +9,7 @@ pub mod content;
 pub mod copies;
 pub mod download;
 pub mod identity;
+pub mod limit;
 pub mod locate;
 pub mod metrics;
 pub mod neighbour;

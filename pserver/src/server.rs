@@ -33,6 +33,7 @@ use crate::{
     copies::Copier,
     download::{Downloads, choice::Me, fetch::Fetcher, job::Tools, source::Source},
     identity::{Identity, IdentityError},
+    limit::Limiter,
     locate::{
         Locator, Strategy, StrategyKind,
         central::{
@@ -221,6 +222,8 @@ impl Server {
             downloads: Arc::new(Downloads::new(store.parts().to_owned())),
             slots: Arc::default(),
             metrics: metrics.clone(),
+            upload_limit: Arc::new(Limiter::new(config.upload_limit)),
+            download_limit: Arc::new(Limiter::new(config.download_limit)),
             policy: Policy {
                 access: config.client_access,
                 token: config.api_token.clone(),
@@ -384,6 +387,7 @@ fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
         source: Source::new(
             shared.presence.on_loopback(),
             shared.downloads.piece_lists.clone(),
+            shared.download_limit.clone(),
         ),
         store: shared.store.clone(),
         parts: shared.downloads.parts.clone(),

@@ -60,7 +60,7 @@ pub async fn get(
     {
         let slot = slot(&request, &worker).await?;
         let name = file.entry().name.clone();
-        return respond::file(&request, &name, file, &worker.shared.metrics, Some(slot));
+        return respond::file(&request, &name, file, &worker.shared, Some(slot));
     }
     let job = worker.shared.downloads.job(&digest);
     let job = job.ok_or_else(|| not_held(&digest))?;
@@ -83,8 +83,8 @@ pub async fn get(
             let slot = slot(&request, &worker).await?;
             let length = range.end - range.start;
             let bytes = job.verified_stream(range);
-            let metrics = &worker.shared.metrics;
-            Ok(respond::body(builder, length, metrics, bytes, Some(slot)))
+            let shared = &worker.shared;
+            Ok(respond::body(builder, length, shared, bytes, Some(slot)))
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     content::Store,
     copies::Copier,
     download::{Downloads, fetch::Fetcher},
+    limit::Limiter,
     locate::{Strategy, central::presence::Presence, flood::Flood},
     metrics::Metrics,
     neighbour::inbound::Inbound,
@@ -38,6 +39,10 @@ pub struct Shared {
     pub slots: Arc<Slots>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
+    /// How fast content is sent to peers and clients.
+    pub upload_limit: Arc<Limiter>,
+    /// How fast content is received from peers.
+    pub download_limit: Arc<Limiter>,
     /// Who may do what.
     pub policy: Policy,
     /// When it started.

@@ -101,13 +101,13 @@ pub async fn get(
     worker: web::Data<Worker>,
 ) -> Result<HttpResponse, ApiError> {
     let wanted = wanted(&request)?;
-    let metrics = &worker.shared.metrics;
+    let shared = &worker.shared;
     let fetcher = &worker.fetcher;
     if let Some(file) = fetcher.held(&wanted).await? {
-        return respond::file(&request, &wanted.name, file, metrics, None);
+        return respond::file(&request, &wanted.name, file, shared, None);
     }
     match fetcher.locate(&wanted).await? {
-        Located::Held(file) => respond::file(&request, &wanted.name, file, metrics, None),
+        Located::Held(file) => respond::file(&request, &wanted.name, file, shared, None),
         Located::Content(digest, claims) => {
             let described = |size| Described {
                 name: &wanted.name,
@@ -144,7 +144,7 @@ pub async fn get(
                 Prepared::Body(builder, range) => respond::body(
                     builder,
                     range.end - range.start,
-                    metrics,
+                    shared,
                     reader.stream(),
                     None,
                 ),
@@ -161,7 +161,7 @@ pub async fn get(
             let (url, incoming) = fetcher.unverifiable(&wanted, &providers).await?;
             builder.insert_header((route::HEADER_SOURCE, url.to_string()));
             let length = incoming.length;
-            let bytes = respond::counted(metrics, incoming.into_stream());
+            let bytes = respond::sent(shared, incoming.into_stream());
             Ok(match length {
                 Some(length) => builder.body(actix_web::body::SizedStream::new(length, bytes)),
                 None => builder.streaming(bytes),

@@ -60,5 +60,5 @@ pub async fn download(
     let not_held = || ApiError::new(Kind::NotFound, format!("this peer does not hold {name:?}"));
     let entry = store.catalogue().by_name(&name).ok_or_else(not_held)?;
     let file = store.read(entry).await?.ok_or_else(not_held)?;
-    respond::file(&request, &name, file, &worker.shared.metrics, None)
+    respond::file(&request, &name, file, &worker.shared, None)
 }

@@ -8,7 +8,10 @@ use actix_web::{
     http::{Method, StatusCode, header},
 };
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{
+    Stream, StreamExt,
+    stream::{self, LocalBoxStream},
+};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use vecino_rest::{
     Digest, Kind, Name,
@@ -16,11 +19,12 @@ use vecino_rest::{
 };
 
 use super::{
+    context::Shared,
     error::ApiError,
     range::{self, Asked},
     request::{etags, strong_etags},
 };
-use crate::{content::read::OpenFile, metrics::Metrics, upload::Slot};
+use crate::{content::read::OpenFile, limit::Limiter, metrics::Metrics, upload::Slot};
 
 /// RFC 5987 `attr-char`.
 const KEPT_IN_PARAMETER: &AsciiSet = &NON_ALPHANUMERIC
@@ -188,28 +192,35 @@ fn name_headers(name: &Name) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A body of exactly `length` bytes, counted as they go; it holds `slot` to its end.
+/// A body of exactly `length` bytes, sent as [`sent`] says; it holds `slot` to its end.
 pub fn body<E: Into<Box<dyn std::error::Error>> + 'static>(
     mut builder: HttpResponseBuilder,
     length: u64,
-    metrics: &Arc<Metrics>,
+    shared: &Shared,
     bytes: impl Stream<Item = Result<Bytes, E>> + 'static,
     slot: Option<Slot>,
 ) -> HttpResponse {
     let bytes = bytes.inspect(move |_| {
         let _held_while_it_lives = &slot;
     });
-    builder.body(SizedStream::new(length, counted(metrics, bytes)))
+    builder.body(SizedStream::new(length, sent(shared, bytes)))
 }
 
-/// The same bytes, counted as they go.
-pub fn counted<E: 'static>(
-    metrics: &Arc<Metrics>,
+/// The same bytes, no faster than `UPLOAD_LIMIT` allows, counted as they go.
+pub fn sent<E: 'static>(
+    shared: &Shared,
     bytes: impl Stream<Item = Result<Bytes, E>> + 'static,
 ) -> impl Stream<Item = Result<Bytes, E>> + Unpin + 'static {
-    let running = Metrics::running(&metrics.uploads);
-    let metrics = metrics.clone();
-    bytes
+    let running = Metrics::running(&shared.metrics.uploads);
+    let metrics = shared.metrics.clone();
+    let paced = match shared.upload_limit.chunk() {
+        None => bytes.boxed_local(),
+        Some(chunk) => {
+            let chunk = usize::try_from(chunk).unwrap_or(usize::MAX);
+            paced(shared.upload_limit.clone(), chunk, bytes.boxed_local()).boxed_local()
+        }
+    };
+    paced
         .inspect(move |chunk| {
             let _counted_while_it_lives = &running;
             if let Ok(chunk) = chunk {
@@ -219,12 +230,34 @@ pub fn counted<E: 'static>(
         .boxed_local()
 }
 
+/// The same bytes, at most `chunk` of them at a time, each when `limiter` lets it go.
+fn paced<E: 'static>(
+    limiter: Arc<Limiter>,
+    chunk: usize,
+    bytes: LocalBoxStream<'static, Result<Bytes, E>>,
+) -> impl Stream<Item = Result<Bytes, E>> + 'static {
+    stream::unfold(
+        (bytes, Bytes::new(), limiter),
+        move |(mut bytes, mut rest, limiter)| async move {
+            while rest.is_empty() {
+                match bytes.next().await? {
+                    Ok(more) => rest = more,
+                    Err(error) => return Some((Err(error), (bytes, rest, limiter))),
+                }
+            }
+            let part = rest.split_to(rest.len().min(chunk));
+            limiter.take(part.len() as u64).await;
+            Some((Ok(part), (bytes, rest, limiter)))
+        },
+    )
+}
+
 /// Answers with a file that is held here.
 pub fn file(
     request: &HttpRequest,
     name: &Name,
     file: OpenFile,
-    metrics: &Arc<Metrics>,
+    shared: &Shared,
     slot: Option<Slot>,
 ) -> Result<HttpResponse, ApiError> {
     let entry = file.entry().clone();
@@ -238,7 +271,7 @@ pub fn file(
         Prepared::Answered(response) => response,
         Prepared::Body(builder, range) => {
             let length = range.end - range.start;
-            body(builder, length, metrics, file.stream(range), slot)
+            body(builder, length, shared, file.stream(range), slot)
         }
     })
 }

@@ -33,7 +33,7 @@ use super::{
     provider_url::{self, Resolver},
     roster::Fault,
 };
-use crate::content::verify;
+use crate::{content::verify, limit::Limiter};
 
 /// How long a provider may take to begin its answer, connecting included.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -66,6 +66,8 @@ pub struct Source {
     on_loopback: bool,
     /// Bounds how many long lists of piece hashes are in memory at once.
     piece_lists: Arc<Semaphore>,
+    /// How fast content comes in, from all providers together.
+    limit: Arc<Limiter>,
 }
 
 /// A body that is coming in, in chunks of the network's choosing.
@@ -74,6 +76,7 @@ pub struct Incoming {
     body: HyperBody,
     /// Bytes, when the provider says.
     pub length: Option<u64>,
+    limit: Arc<Limiter>,
 }
 
 /// What a partial provider says of its pieces.
@@ -88,11 +91,12 @@ pub struct Holdings {
 }
 
 impl Incoming {
-    fn of(response: Response<HyperBody>) -> Self {
+    fn of(response: Response<HyperBody>, limit: Arc<Limiter>) -> Self {
         let body = response.into_body();
         Self {
             length: body.size_hint().exact(),
             body,
+            limit,
         }
     }
 
@@ -102,7 +106,12 @@ impl Incoming {
             match timeout(SILENT_FOR, self.body.frame()).await {
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(chunk) if chunk.is_empty() => {}
-                    Ok(chunk) => return Ok(Some(chunk)),
+                    Ok(chunk) => {
+                        // What is not read yet fills the connection, and so slows the provider
+                        // down.
+                        self.limit.take(chunk.len() as u64).await;
+                        return Ok(Some(chunk));
+                    }
                     // Trailers say nothing of interest.
                     Err(_) => {}
                 },
@@ -164,7 +173,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl Source {
     /// Fetches over connections of its own; follows no redirects.
-    pub fn new(on_loopback: bool, piece_lists: Arc<Semaphore>) -> Self {
+    pub fn new(on_loopback: bool, piece_lists: Arc<Semaphore>, limit: Arc<Limiter>) -> Self {
         let mut tcp = HttpConnector::new_with_resolver(Resolver { on_loopback });
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_WITHIN));
@@ -183,6 +192,7 @@ impl Source {
             client,
             on_loopback,
             piece_lists,
+            limit,
         }
     }
 
@@ -229,7 +239,7 @@ impl Source {
         let response = self
             .get(url, &route::pieces(digest), None, ANSWER_WITHIN)
             .await?;
-        let incoming = refuse_unless(response, StatusCode::OK)?;
+        let incoming = refuse_unless(response, StatusCode::OK, Arc::default())?;
         let is_measured = incoming.length.is_some();
         let most = layout.pieces() as usize * PIECE_IN_JSON + 4096;
         let mut within = SILENT_FOR;
@@ -270,7 +280,7 @@ impl Source {
         }
         let response = self.get(url, &path, None, POLL_WITHIN).await?;
         let most = layout.pieces() as usize + 4096;
-        let body = refuse_unless(response, StatusCode::OK)?
+        let body = refuse_unless(response, StatusCode::OK, Arc::default())?
             .all(most, SILENT_FOR)
             .await?;
         let unreadable = || Fault::Failed("what it says of its pieces cannot be read".to_owned());
@@ -318,7 +328,7 @@ impl Source {
         } else {
             StatusCode::PARTIAL_CONTENT
         };
-        let incoming = refuse_unless(response, expected)?;
+        let incoming = refuse_unless(response, expected, self.limit.clone())?;
         match incoming.length {
             Some(length) if length != bytes.end - bytes.start => Err(Fault::Wrong(format!(
                 "{length} bytes where the content has {}",
@@ -333,15 +343,19 @@ impl Source {
     pub async fn unverifiable(&self, url: &PeerUrl, name: &Name) -> Result<Incoming, Fault> {
         let path = format!("{}{}", frozen::DOWNLOAD, name.to_url_path());
         let response = self.get(url, &path, None, ANSWER_WITHIN).await?;
-        refuse_unless(response, StatusCode::OK)
+        refuse_unless(response, StatusCode::OK, self.limit.clone())
     }
 }
 
 /// The body of an answer with the expected status.
-fn refuse_unless(response: Response<HyperBody>, expected: StatusCode) -> Result<Incoming, Fault> {
+fn refuse_unless(
+    response: Response<HyperBody>,
+    expected: StatusCode,
+    limit: Arc<Limiter>,
+) -> Result<Incoming, Fault> {
     let status = response.status();
     if status == expected {
-        return Ok(Incoming::of(response));
+        return Ok(Incoming::of(response, limit));
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {
         let seconds = response

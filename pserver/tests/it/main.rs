@@ -20,6 +20,7 @@ mod flood_hostile;
 mod floods;
 mod hostile;
 mod inside;
+mod limits;
 mod lists;
 mod network;
 mod overlay_port;

@@ -8,6 +8,7 @@ pub mod config;
 pub mod content;
 pub mod copies;
 pub mod download;
+pub mod events;
 pub mod identity;
 pub mod limit;
 pub mod locate;

@@ -32,6 +32,7 @@ use crate::{
     content::{Store, StoreError, apart},
     copies::Copier,
     download::{Downloads, choice::Me, fetch::Fetcher, job::Tools, source::Source},
+    events::Events,
     identity::{Identity, IdentityError},
     limit::Limiter,
     locate::{
@@ -113,6 +114,7 @@ pub struct Server {
     overlay_addr: Option<SocketAddr>,
     peer: PeerId,
     handle: ServerHandle,
+    events: Arc<Events>,
     stop: watch::Sender<bool>,
     announcers: JoinSet<()>,
     background: JoinSet<()>,
@@ -210,6 +212,7 @@ impl Server {
             }
             None => None,
         };
+        let events = Arc::new(Events::default());
         let is_central = config.locate_by.contains(&StrategyKind::Central);
         let shared = Arc::new(Shared {
             peer,
@@ -221,6 +224,7 @@ impl Server {
             inbound: Inbound::new(Locator::new(strategies), metrics.clone()),
             downloads: Arc::new(Downloads::new(store.parts().to_owned())),
             slots: Arc::default(),
+            events: events.clone(),
             metrics: metrics.clone(),
             upload_limit: Arc::new(Limiter::new(config.upload_limit)),
             download_limit: Arc::new(Limiter::new(config.download_limit)),
@@ -232,12 +236,14 @@ impl Server {
             started: Instant::now(),
         });
 
-        let links = Arc::new(Links::new(&config.neighbours));
+        let links = Arc::new(Links::new(&config.neighbours, &events));
         let rest = serve(listener, shared, links, stopping.clone())?;
         let handle = rest.handle();
         let mut background = JoinSet::new();
         background.spawn(store.importer().clone().run(config.rescan));
         background.spawn(tidy(store.clone()));
+        background.spawn(events.clone().run());
+        background.spawn(events.clone().follow(store.catalogue().clone()));
         // Without the central strategy nothing is announced to a locator.
         let announced = config.locators.iter().zip(channels);
         for (locator, channel) in announced.filter(|_| is_central) {
@@ -260,6 +266,7 @@ impl Server {
             overlay_addr,
             peer,
             handle,
+            events,
             stop,
             announcers,
             background,
@@ -294,6 +301,8 @@ impl Server {
     /// Leaves the network, lets running requests go on for a moment, and ends.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
+        // A stream of events would not end by itself.
+        self.events.close();
         let left = async { while self.announcers.join_next().await.is_some() {} };
         if timeout(DRAIN, left).await.is_err() {
             log::warn!("the lease was not given back: it ends by itself");
@@ -391,6 +400,7 @@ fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
         ),
         store: shared.store.clone(),
         parts: shared.downloads.parts.clone(),
+        events: shared.events.clone(),
         metrics: shared.metrics.clone(),
     };
     let fetcher = Fetcher {

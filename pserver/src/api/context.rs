@@ -9,6 +9,7 @@ use crate::{
     content::Store,
     copies::Copier,
     download::{Downloads, fetch::Fetcher},
+    events::Events,
     limit::Limiter,
     locate::{Strategy, central::presence::Presence, flood::Flood},
     metrics::Metrics,
@@ -37,6 +38,8 @@ pub struct Shared {
     pub downloads: Arc<Downloads>,
     /// How much it sends to other peers at once.
     pub slots: Arc<Slots>,
+    /// What happens in it.
+    pub events: Arc<Events>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
     /// How fast content is sent to peers and clients.

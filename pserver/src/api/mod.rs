@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod context;
 pub mod downloads;
 pub mod error;
+pub mod events;
 pub mod files;
 pub mod first_system;
 pub mod flood;
@@ -69,6 +70,7 @@ pub fn routes(app: &mut ServiceConfig) {
             route::DISCOVER,
             [get().to(flood::discovered), post().to(flood::discover)],
         ),
+        resource(route::EVENTS, [get().to(events::listen)]),
         resource(route::OVERLAY, [get().to(overlay::view)]),
         resource(route::REPAIR, [post().to(overlay::repair)]),
         resource(route::METRICS, [get().to(machine::metrics)]),

@@ -223,6 +223,7 @@ impl Fetcher {
             actix_web::rt::spawn(async move {
                 let relocate = async || fetcher.candidates(&wanted, size).await;
                 job.run(providers, fetcher.tools.clone(), relocate).await;
+                fetcher.downloads.ended(&job);
             });
         }
         Ok((job, reader))

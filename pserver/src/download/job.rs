@@ -52,6 +52,7 @@ use super::{
 };
 use crate::{
     content::{Store, part::Part, read, stamp::Stamp},
+    events::Events,
     metrics::Metrics,
 };
 
@@ -121,6 +122,8 @@ pub struct Tools {
     pub parts: Arc<Parts>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Tells.
+    pub events: Arc<Events>,
 }
 
 impl Job {
@@ -311,12 +314,21 @@ impl Job {
         relocate: impl AsyncFn() -> Vec<Candidate>,
     ) {
         let _running = Metrics::running(&tools.metrics.downloads);
+        self.tell(&tools.events);
         let relocate = || relocate().boxed_local();
         let outcome = run::to_the_end(self, &tools, found, &relocate).await;
         if let Err(error) = &outcome {
             log::info!("download of {:?}: {error}", self.name());
         }
         self.end(outcome);
+        self.tell(&tools.events);
+    }
+
+    /// Tells how it does, when somebody listens.
+    fn tell(&self, events: &Events) {
+        if events.is_heard() {
+            events.transfer(&self.to_event());
+        }
     }
 
     /// How it does.

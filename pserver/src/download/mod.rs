@@ -164,6 +164,15 @@ impl Downloads {
             .cloned()
     }
 
+    /// Lets go of `job`, which ended.
+    fn ended(&self, job: &Arc<Job>) {
+        let mut jobs = self.jobs();
+        let key = (job.digest, job.layout.size());
+        if jobs.get(&key).is_some_and(|known| Arc::ptr_eq(known, job)) {
+            jobs.remove(&key);
+        }
+    }
+
     /// How many jobs run.
     pub fn running(&self) -> usize {
         self.jobs()

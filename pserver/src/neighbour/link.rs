@@ -1,14 +1,17 @@
 //! The links to our neighbours: how each does, and in which order to try them.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use vecino_rest::{
     PeerUrl,
     body::{LinkKind, LinkState, Peer},
+    event,
 };
+
+use crate::events::Events;
 
 /// A neighbour that failed is tried last for so long.
 const TRIED_LAST_FOR: Duration = Duration::from_secs(3);
@@ -27,13 +30,15 @@ struct State {
 pub struct Link {
     url: String,
     state: Mutex<State>,
+    events: Arc<Events>,
 }
 
 impl Link {
-    fn new(url: &PeerUrl) -> Self {
+    fn new(url: &PeerUrl, events: Arc<Events>) -> Self {
         Self {
             url: url.to_string(),
             state: Mutex::default(),
+            events,
         }
     }
 
@@ -52,16 +57,28 @@ impl Link {
         if matches!(state.last, Some((_, Err(_)))) {
             log::info!("neighbour {} answers again", self.url);
         }
+        let is_news = !matches!(state.last, Some((_, Ok(_))));
         state.last = Some((now, Ok(latency)));
+        drop(state);
+        self.tell_if(is_news);
     }
 
     /// It did not answer.
     pub fn failed(&self, now: Instant, why: String) {
         let mut state = self.state();
-        if !matches!(state.last, Some((_, Err(_)))) {
+        let is_news = !matches!(state.last, Some((_, Err(_))));
+        if is_news {
             log::warn!("neighbour {}: {why}", self.url);
         }
         state.last = Some((now, Err(why)));
+        drop(state);
+        self.tell_if(is_news);
+    }
+
+    fn tell_if(&self, is_news: bool) {
+        if is_news {
+            self.events.publish(event::NEIGHBOUR, None, &self.to_body());
+        }
     }
 
     /// It speaks only the first system's contract.
@@ -112,9 +129,10 @@ impl Link {
 pub struct Links(Vec<Link>);
 
 impl Links {
-    /// Links to `neighbours`, none tried yet.
-    pub fn new(neighbours: &[PeerUrl]) -> Self {
-        Self(neighbours.iter().map(Link::new).collect())
+    /// Links to `neighbours`, none tried yet; how they change is told as `events`.
+    pub fn new(neighbours: &[PeerUrl], events: &Arc<Events>) -> Self {
+        let link = |url| Link::new(url, events.clone());
+        Self(neighbours.iter().map(link).collect())
     }
 
     /// In the operator's order.
@@ -141,7 +159,7 @@ mod tests {
             .iter()
             .filter_map(|text| PeerUrl::parse_endpoint(text, None).ok())
             .collect();
-        let links = Links::new(&endpoints);
+        let links = Links::new(&endpoints, &Arc::default());
         let order = |now| -> Vec<String> {
             links
                 .in_order_of_trial(now)

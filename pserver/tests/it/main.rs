@@ -13,6 +13,7 @@ mod chord;
 mod conformance;
 mod copies;
 mod crashes;
+mod events;
 mod faults;
 mod fetches;
 mod flood;

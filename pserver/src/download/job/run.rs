@@ -338,6 +338,8 @@ impl Run<'_> {
         state.told.bytes_a_second = self.rate.get() as u64;
         state.told.providers_known = u32::try_from(roster.len()).unwrap_or(u32::MAX);
         state.told.providers = roster.to_body(MAX_TOLD);
+        drop(state);
+        self.job.tell(&self.tools.events);
     }
 
     /// The part, gone on with or begun.

@@ -197,6 +197,21 @@ impl Answer {
         self.buffer.len()
     }
 
+    /// What came of the body so far.
+    pub(crate) fn so_far(&self) -> Vec<u8> {
+        match self.framing {
+            Framing::Chunked => dechunked(&self.buffer).0,
+            Framing::Length(_) | Framing::Close => self.buffer.clone(),
+        }
+    }
+
+    /// Waits until more of the body is here; false at its end.
+    pub(crate) async fn read_more(&mut self) -> bool {
+        soon(self.read.read_buf(&mut self.buffer))
+            .await
+            .is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Reads the body to its end, however it ends.
     pub(crate) async fn whole(mut self) -> Response {
         let wanted = match self.framing {

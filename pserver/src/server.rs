@@ -27,11 +27,14 @@ use crate::{
         self,
         access::{CameTo, Policy},
         context::{Shared, Worker},
+        downloads,
     },
     config::Config,
     content::{Store, StoreError, apart},
     copies::Copier,
-    download::{Downloads, choice::Me, fetch::Fetcher, job::Tools, source::Source},
+    download::{
+        Downloads, choice::Me, fetch::Fetcher, job::Tools, record::Records, source::Source,
+    },
     events::Events,
     identity::{Identity, IdentityError},
     limit::Limiter,
@@ -64,6 +67,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(600);
 const UNREAD_FOR: Duration = Duration::from_secs(120);
 /// How long running requests may go on when the peer stops.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Downloads of before a restart that a worker runs at the same time.
+const RESUMED_AT_ONCE: usize = 4;
 /// Bytes that wait to be written to one connection.
 const WRITE_BUFFER: usize = 1 << 20;
 
@@ -115,6 +120,7 @@ pub struct Server {
     peer: PeerId,
     handle: ServerHandle,
     events: Arc<Events>,
+    records: Arc<Records>,
     stop: watch::Sender<bool>,
     announcers: JoinSet<()>,
     background: JoinSet<()>,
@@ -222,7 +228,10 @@ impl Server {
             store: store.clone(),
             presence: presence.clone(),
             inbound: Inbound::new(Locator::new(strategies), metrics.clone()),
-            downloads: Arc::new(Downloads::new(store.parts().to_owned())),
+            downloads: Arc::new(Downloads::new(
+                store.parts().to_owned(),
+                Records::open(&config.data_dir),
+            )),
             slots: Arc::default(),
             events: events.clone(),
             metrics: metrics.clone(),
@@ -236,12 +245,14 @@ impl Server {
             started: Instant::now(),
         });
 
+        let records = shared.downloads.records.clone();
         let links = Arc::new(Links::new(&config.neighbours, &events));
         let rest = serve(listener, shared, links, stopping.clone())?;
         let handle = rest.handle();
         let mut background = JoinSet::new();
         background.spawn(store.importer().clone().run(config.rescan));
         background.spawn(tidy(store.clone()));
+        background.spawn(records.clone().save_changes());
         background.spawn(events.clone().run());
         background.spawn(events.clone().follow(store.catalogue().clone()));
         // Without the central strategy nothing is announced to a locator.
@@ -267,6 +278,7 @@ impl Server {
             peer,
             handle,
             events,
+            records,
             stop,
             announcers,
             background,
@@ -312,6 +324,9 @@ impl Server {
             log::warn!("{error}");
         }
         self.background.shutdown().await;
+        if let Err(error) = self.records.save() {
+            log::warn!("downloads that run now will not be known: {error}");
+        }
     }
 }
 
@@ -413,6 +428,9 @@ fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
         downloads: shared.downloads.clone(),
         tools,
     };
+    for _ in 0..RESUMED_AT_ONCE {
+        actix_web::rt::spawn(downloads::resume(fetcher.clone()));
+    }
     Worker {
         shared,
         fetcher,

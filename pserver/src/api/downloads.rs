@@ -1,7 +1,10 @@
 //! `/v1/downloads`: downloads that a client asked the peer to make for it.
 
+use std::time::Duration;
+
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Deserialize;
+use tokio::time::sleep;
 use vecino_rest::{
     Kind,
     body::{Download, DownloadRequest, Page},
@@ -13,7 +16,20 @@ use super::{
     error::{self, ApiError},
     request,
 };
-use crate::download::choice::{self, Wanted};
+use crate::{
+    download::{
+        choice::{self, Wanted},
+        fetch::{FetchError, Fetcher},
+        record::Task,
+    },
+    neighbour::outbound::OutboundError,
+};
+
+/// How often a download of before a restart is tried while no neighbour can look up: a neighbour
+/// may be restarting as well.
+const RESUME_TRIES: u32 = 6;
+/// The wait after the first try; doubled each time.
+const RESUME_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Deserialize)]
 struct ListQuery {
@@ -57,28 +73,54 @@ pub async fn begin(
         from,
     };
     let records = &worker.shared.downloads.records;
-    let (record, cancel) = records.begin(wanted.name.clone()).ok_or_else(|| {
+    let task = records.begin(wanted).ok_or_else(|| {
         ApiError::new(
             Kind::Busy,
             "too many downloads run already: try again later",
         )
     })?;
-    let (fetcher, shared, body) = (
-        worker.fetcher.clone(),
-        worker.shared.clone(),
-        record.clone(),
-    );
-    actix_web::rt::spawn(async move {
-        let outcome = tokio::select! {
-            outcome = fetcher.fetch(&wanted, &record) => outcome,
-            () = cancel.notified() => Ok(()),
-        };
-        let outcome = outcome.map_err(|error| ApiError::from(error).into_problem());
-        shared.downloads.records.ended(&record.id, outcome);
-    });
+    let (fetcher, body) = (worker.fetcher.clone(), task.record.clone());
+    actix_web::rt::spawn(async move { run(&fetcher, task, 1).await });
     Ok(HttpResponse::Accepted()
         .insert_header((header::LOCATION, route::download(&body.id)))
         .json(body))
+}
+
+/// Runs again what ran when the peer ended, one after the other.
+pub async fn resume(fetcher: Fetcher) {
+    // What is held is known then.
+    fetcher.tools.store.importer().first_scan().await;
+    while let Some(task) = fetcher.downloads.records.next_unfinished() {
+        run(&fetcher, task, RESUME_TRIES).await;
+    }
+}
+
+/// Makes one download to its end. While no neighbour can look up it is tried again, `tries` times
+/// in all.
+async fn run(fetcher: &Fetcher, task: Task, tries: u32) {
+    let Task {
+        record,
+        wanted,
+        cancel,
+    } = task;
+    let fetch = async {
+        let mut tried = 1;
+        loop {
+            match fetcher.fetch(&wanted, &record).await {
+                Err(FetchError::Outbound(
+                    OutboundError::NoneAnswers(_) | OutboundError::LookupFailed,
+                )) if tried < tries => sleep(RESUME_AFTER * 2u32.pow(tried - 1)).await,
+                outcome => return outcome,
+            }
+            tried += 1;
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = fetch => outcome,
+        () = cancel.notified() => Ok(()),
+    };
+    let outcome = outcome.map_err(|error| ApiError::from(error).into_problem());
+    fetcher.downloads.records.ended(&record.id, outcome);
 }
 
 fn unknown(id: &str) -> ApiError {

@@ -105,17 +105,17 @@ pub struct Downloads {
     /// By digest and size: providers may disagree on the size, and each claim is tried.
     jobs: Mutex<HashMap<(Digest, u64), Arc<Job>>>,
     /// What clients asked the peer to fetch.
-    pub records: record::Records,
+    pub records: Arc<record::Records>,
 }
 
 impl Downloads {
-    /// None yet; unfinished ones lie in `parts`.
-    pub fn new(parts: PathBuf) -> Self {
+    /// None yet, but for the `records` of before; unfinished ones lie in `parts`.
+    pub fn new(parts: PathBuf, records: record::Records) -> Self {
         Self {
             piece_lists: Arc::new(Semaphore::new(MAX_PIECE_LISTS)),
             parts: Arc::new(Parts::new(parts)),
             jobs: Mutex::default(),
-            records: record::Records::default(),
+            records: Arc::new(records),
         }
     }
 

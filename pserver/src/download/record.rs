@@ -1,32 +1,72 @@
 //! Downloads that clients asked the peer to make: their ids, how they do, how they ended.
 //!
 //! Bounded: the oldest that ended is forgotten for a new one; when all run, there is no new one.
+//! They survive a restart ([`kept`]): what ran then is unfinished, and is run again.
+
+mod kept;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
+    io,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 use vecino_rest::{
-    Digest, Name, Problem,
+    Digest, Problem,
     body::{Download, DownloadState},
 };
 
-use super::job::Job;
+use self::kept::{Kept, KeptRecord};
+use super::{
+    choice::{From, Wanted},
+    job::Job,
+};
 
 /// Downloads remembered.
 const MAX_RECORDS: usize = 1000;
+/// They are written at most so often.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// A download that is to be made.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its record as it begins.
+    pub record: Download,
+    /// What was asked for.
+    pub wanted: Wanted,
+    /// Tells that it is to be cancelled.
+    pub cancel: Arc<Notify>,
+}
 
 #[derive(Debug)]
 struct Record {
     body: Download,
+    wanted: Wanted,
     job: Option<Arc<Job>>,
     cancel: Arc<Notify>,
 }
 
 impl Record {
+    fn new(body: Download, wanted: Wanted) -> Self {
+        Self {
+            body,
+            wanted,
+            job: None,
+            cancel: Arc::new(Notify::new()),
+        }
+    }
+
+    fn to_task(&self) -> Task {
+        Task {
+            record: self.body.clone(),
+            wanted: self.wanted.clone(),
+            cancel: self.cancel.clone(),
+        }
+    }
+
     fn is_over(&self) -> bool {
         !matches!(
             self.body.state,
@@ -47,19 +87,79 @@ impl Record {
 struct Inner {
     records: BTreeMap<u64, Record>,
     last_id: u64,
+    /// Ids of those that ran when the peer ended.
+    unfinished: VecDeque<u64>,
 }
 
 /// See the module.
-#[derive(Debug, Default)]
-pub struct Records(Mutex<Inner>);
+#[derive(Debug)]
+pub struct Records {
+    inner: Mutex<Inner>,
+    path: PathBuf,
+    changed: Notify,
+    /// Held while they are written, so that the latest is written last.
+    saving: Mutex<()>,
+}
 
 impl Records {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Those that lie in `data_dir`. Blocks.
+    pub fn open(data_dir: &Path) -> Self {
+        let path = kept::path(data_dir);
+        Self {
+            inner: Mutex::new(Inner::of(kept::load(&path))),
+            path,
+            changed: Notify::new(),
+            saving: Mutex::default(),
+        }
     }
 
-    /// A new record, and what tells that it is to be cancelled; `None` when there are too many.
-    pub fn begin(&self, name: Name) -> Option<(Download, Arc<Notify>)> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes them when they change, at most once in `SAVE_EVERY`; until the process ends.
+    pub async fn save_changes(self: Arc<Self>) {
+        let mut is_failing = false;
+        loop {
+            self.changed.notified().await;
+            let records = self.clone();
+            let saved = spawn_blocking(move || records.save()).await;
+            let failed = saved
+                .unwrap_or_else(|error| Err(io::Error::other(error)))
+                .err();
+            if let Some(error) = &failed {
+                // Once for each time that the disk fails; it is tried on.
+                if !is_failing {
+                    log::warn!("{}: cannot be written: {error}", self.path.display());
+                }
+                self.changed.notify_one();
+            }
+            is_failing = failed.is_some();
+            sleep(SAVE_EVERY).await;
+        }
+    }
+
+    /// Writes them. Blocks.
+    pub fn save(&self) -> io::Result<()> {
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.lock().to_kept();
+        kept::save(&self.path, &kept)
+    }
+
+    /// The next of those that ran when the peer ended, to be run again.
+    pub fn next_unfinished(&self) -> Option<Task> {
+        let mut inner = self.lock();
+        loop {
+            let id = inner.unfinished.pop_front()?;
+            // It may have been cancelled, or forgotten.
+            if let Some(record) = inner.records.get(&id).filter(|record| !record.is_over()) {
+                return Some(record.to_task());
+            }
+        }
+    }
+
+    /// A new record of what is `wanted`; `None` when there are too many.
+    pub fn begin(&self, wanted: Wanted) -> Option<Task> {
         let mut inner = self.lock();
         if inner.records.len() >= MAX_RECORDS {
             let oldest = inner
@@ -73,7 +173,7 @@ impl Records {
         let id = inner.last_id;
         let body = Download {
             id: id.to_string(),
-            name,
+            name: wanted.name.clone(),
             digest: None,
             size: None,
             state: DownloadState::Locating,
@@ -82,16 +182,11 @@ impl Records {
             finished_ms: None,
             error: None,
         };
-        let cancel = Arc::new(Notify::new());
-        inner.records.insert(
-            id,
-            Record {
-                body: body.clone(),
-                job: None,
-                cancel: cancel.clone(),
-            },
-        );
-        Some((body, cancel))
+        let record = Record::new(body, wanted);
+        let task = record.to_task();
+        inner.records.insert(id, record);
+        self.changed.notify_one();
+        Some(task)
     }
 
     /// The record `id` is fetched by `job`.
@@ -111,6 +206,7 @@ impl Records {
         record.body.digest = Some(job.digest);
         record.body.size = Some(job.layout.size());
         record.job = Some(job.clone());
+        self.changed.notify_one();
     }
 
     /// The record `id` is of a content that is held already.
@@ -148,6 +244,7 @@ impl Records {
                 record.body.error = Some(problem);
             }
         }
+        self.changed.notify_one();
     }
 
     /// Cancels the record `id`, or forgets it when it is over; false when there is none.
@@ -156,6 +253,7 @@ impl Records {
         let Ok(id) = id.parse::<u64>() else {
             return false;
         };
+        self.changed.notify_one();
         match inner.records.get_mut(&id) {
             None => false,
             Some(record) if record.is_over() => inner.records.remove(&id).is_some(),
@@ -190,6 +288,63 @@ impl Records {
     }
 }
 
+impl Inner {
+    /// What was kept before; what ran then is unfinished now.
+    fn of(kept: Kept) -> Self {
+        let mut inner = Self {
+            last_id: kept.last_id,
+            ..Self::default()
+        };
+        let surplus = kept.records.len().saturating_sub(MAX_RECORDS);
+        for record in kept.records.into_iter().skip(surplus) {
+            let mut body = record.download;
+            let (Ok(id), Ok(from)) = (
+                body.id.parse::<u64>(),
+                record.from.as_deref().map(From::parse).transpose(),
+            ) else {
+                continue;
+            };
+            let wanted = Wanted {
+                name: body.name.clone(),
+                // It goes on with the content that it began.
+                digest: record.digest.or(body.digest),
+                from,
+            };
+            if body.state == DownloadState::Running {
+                body.state = DownloadState::Locating;
+            }
+            let record = Record::new(body, wanted);
+            if !record.is_over() {
+                inner.unfinished.push_back(id);
+            }
+            inner.last_id = inner.last_id.max(id);
+            inner.records.insert(id, record);
+        }
+        inner
+    }
+
+    fn to_kept(&self) -> Kept {
+        let records = self.records.values().map(|record| {
+            let mut download = record.to_body();
+            // Who held which variant then is of no use later, and long.
+            if let Some(problem) = &mut download.error {
+                for variant in &mut problem.variants {
+                    variant.providers.clear();
+                }
+            }
+            KeptRecord {
+                download,
+                digest: record.wanted.digest,
+                from: record.wanted.from.as_ref().map(ToString::to_string),
+            }
+        });
+        Kept {
+            last_id: self.last_id,
+            records: records.collect(),
+        }
+    }
+}
+
 fn now_ms() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -201,12 +356,24 @@ fn now_ms() -> i64 {
 mod tests {
     use super::*;
 
+    fn wanted(name: &str) -> Wanted {
+        Wanted {
+            name: name.parse().expect("valid"),
+            digest: None,
+            from: None,
+        }
+    }
+
+    fn begin(records: &Records, name: &str) -> Option<String> {
+        records.begin(wanted(name)).map(|task| task.record.id)
+    }
+
     #[test]
     fn records_are_listed_cancelled_and_forgotten() {
-        let records = Records::default();
-        let name: Name = "a".parse().expect("valid");
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let records = Records::open(dir.path());
         let ids: Vec<_> = (0..3)
-            .map(|_| records.begin(name.clone()).expect("room").0.id)
+            .map(|_| begin(&records, "a").expect("room"))
             .collect();
         let (page, more) = records.list(0, 2);
         assert_eq!((page.len(), more), (2, Some(2)));
@@ -228,14 +395,64 @@ mod tests {
 
     #[test]
     fn the_oldest_that_ended_makes_room() {
-        let records = Records::default();
-        let name: Name = "a".parse().expect("valid");
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let records = Records::open(dir.path());
         for _ in 0..MAX_RECORDS {
-            assert!(records.begin(name.clone()).is_some());
+            assert!(begin(&records, "a").is_some());
         }
-        assert!(records.begin(name.clone()).is_none(), "all run");
+        assert!(begin(&records, "a").is_none(), "all run");
         records.ended("7", Ok(()));
-        assert!(records.begin(name).is_some());
+        assert!(begin(&records, "a").is_some());
         assert!(records.get("7").is_none() && records.get("1").is_some());
+    }
+
+    #[test]
+    fn what_ran_is_unfinished_after_a_restart_and_ids_go_on() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let records = Records::open(dir.path());
+        let named = Wanted {
+            digest: Some(Digest::of(b"b")),
+            from: Some(From::parse("http://10.0.0.1:80").expect("valid")),
+            ..wanted("b")
+        };
+        begin(&records, "a").expect("room");
+        records.begin(named.clone()).expect("room");
+        begin(&records, "c").expect("room");
+        begin(&records, "d").expect("room");
+        records.held("1", Digest::of(b"a"), 1);
+        records.ended("1", Ok(()));
+        assert!(records.cancel("3"));
+        records.save().expect("saved");
+        let before = records.list(0, 9).0;
+
+        let records = Records::open(dir.path());
+        assert_eq!(records.list(0, 9).0, before);
+        let task = records.next_unfinished().expect("b ran");
+        assert_eq!(task.record.id, "2");
+        assert_eq!(task.wanted.query(), named.query());
+        assert_eq!(task.wanted.digest, named.digest);
+        assert!(records.cancel("4"));
+        assert!(records.next_unfinished().is_none());
+        assert_eq!(begin(&records, "e").as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn more_than_there_may_be_are_cut() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let records = Records::open(dir.path());
+        begin(&records, "a").expect("room");
+        let mut kept = records.lock().to_kept();
+        let one = serde_json::to_string(&kept.records[0]).expect("plain data");
+        kept.records = (1..=MAX_RECORDS + 5)
+            .map(|id| {
+                let mut record: KeptRecord = serde_json::from_str(&one).expect("the same");
+                record.download.id = id.to_string();
+                record
+            })
+            .collect();
+        kept::save(&records.path, &kept).expect("saved");
+        let records = Records::open(dir.path());
+        assert_eq!(records.lock().records.len(), MAX_RECORDS);
+        assert!(records.get("5").is_none() && records.get("6").is_some());
     }
 }

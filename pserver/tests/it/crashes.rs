@@ -23,14 +23,14 @@ fn part_file(content: &Content, extension: &str) -> String {
 }
 
 /// The pieces that a part says are verified.
-fn verified(parts: &Path, content: &Content) -> Vec<bool> {
+pub(crate) fn verified(parts: &Path, content: &Content) -> Vec<bool> {
     let have = fs::read(parts.join(part_file(content, "have"))).expect("a part");
     let flags = &have[have.len() - content.pieces.len()..];
     flags.iter().map(|&flag| flag == 1).collect()
 }
 
 /// How many bytes of the pieces in `verified` were asked for.
-fn asked_again(ranges: &[Range<u64>], verified: &[bool]) -> u64 {
+pub(crate) fn asked_again(ranges: &[Range<u64>], verified: &[bool]) -> u64 {
     let pieces = (0_u64..).zip(verified).filter(|(_, verified)| **verified);
     pieces
         .map(|(piece, _)| piece * PIECE as u64..(piece + 1) * PIECE as u64)
@@ -47,7 +47,7 @@ fn asked_again(ranges: &[Range<u64>], verified: &[bool]) -> u64 {
 const SIZE: usize = 23 * PIECE + 777;
 
 /// A provider so slow that a test can act in the middle.
-async fn slow(content: &Content) -> Provider {
+pub(crate) async fn slow(content: &Content) -> Provider {
     Provider::bent(content, |mut reply, seen| {
         if is_for_bytes(seen) {
             reply.pace = Some((PIECE / 4, Duration::from_millis(6)));

@@ -213,7 +213,7 @@ async fn who_comes_back_misses_nothing_and_is_told_when_it_did() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_never_reads_costs_bounded_memory() {
     const LISTENERS: u64 = 32;
-    const FILES: usize = 8000;
+    const FILES: usize = 16_000;
     let stage = Stage::start().await;
     let plan = stage.peer("own");
     let deep: Vec<_> = ["a", "b", "c"]
@@ -263,7 +263,11 @@ async fn the_65th_listener_is_told_to_come_back() {
     assert!(refused.header("retry-after").is_some());
     listeners.pop();
     let request = Request::get(route::EVENTS);
+    let mut number = 0;
     eventually("a place", async || {
+        // That it left is noticed when something is told.
+        number += 1;
+        own.shares(&number.to_string(), &Content::new("a", 1)).await;
         request.open(own.addr).await.status == 200
     })
     .await;

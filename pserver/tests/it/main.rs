@@ -27,6 +27,7 @@ mod network;
 mod overlay_port;
 mod partials;
 mod restart;
+mod resumed;
 mod semantics;
 mod sizes;
 mod start;

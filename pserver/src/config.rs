@@ -15,7 +15,9 @@ use std::{
 use serde::Deserialize;
 use vecino_rest::{PeerUrl, settings};
 
-use crate::{api::access::ClientAccess, download::provider_url, locate::StrategyKind};
+use crate::{
+    api::access::ClientAccess, content::cache::Keep, download::provider_url, locate::StrategyKind,
+};
 
 /// Everything the peer can be told.
 #[derive(Debug, Clone)]
@@ -60,33 +62,6 @@ pub struct Config {
     pub rescan: Duration,
     /// What is logged, as `env_logger` reads it.
     pub log_filter: String,
-}
-
-/// What becomes of a content that was fetched.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Keep {
-    /// It is kept, and served to others.
-    #[default]
-    Always,
-    /// It streams through.
-    Never,
-}
-
-impl Keep {
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "always" => Some(Self::Always),
-            "never" => Some(Self::Never),
-            _ => None,
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "always",
-            Self::Never => "never",
-        }
-    }
 }
 
 /// The bearer token; never shown.

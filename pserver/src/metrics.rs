@@ -5,7 +5,9 @@
 //! no cache answered), `vecino_neighbour_requests_total{outcome}`, `vecino_pieces_verified_total`,
 //! `vecino_received_bytes_total`, `vecino_sent_bytes_total`, `vecino_verification_failures_total{provider}`,
 //! `vecino_provider_switches_total`, `vecino_zone_lookups_total`, `vecino_zone_contacts_total` (members
-//! asked for them), `vecino_zone_asked_total` (answered for others), `vecino_downloads`, `vecino_uploads` (running now).
+//! asked for them), `vecino_zone_asked_total` (answered for others), `vecino_cache_evictions_total`
+//! (files that `CACHE_LIMIT` took out of `DOWNLOAD_DIR`), `vecino_cache_bytes` (in it now),
+//! `vecino_downloads`, `vecino_uploads` (running now).
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
@@ -79,6 +81,10 @@ pub struct Metrics {
     pub zone_contacts: Counter,
     /// Such questions that this peer was asked.
     pub zone_asked: Counter,
+    /// Files deleted because the cache was full.
+    pub cache_evictions: Counter,
+    /// Bytes of fetched files.
+    pub cache_bytes: Gauge<i64, AtomicI64>,
     /// Downloads running.
     pub downloads: Gauge<i64, AtomicI64>,
     /// Contents being sent.
@@ -131,10 +137,20 @@ impl Metrics {
             &self.zone_contacts,
         );
         counter("zone_asked", "Questions of other members", &self.zone_asked);
+        counter(
+            "cache_evictions",
+            "Files deleted because the cache was full",
+            &self.cache_evictions,
+        );
         registry.register(
             "verification_failures",
             "Pieces that were not what they should be",
             self.verification_failures.clone(),
+        );
+        registry.register(
+            "cache_bytes",
+            "Bytes of fetched files",
+            self.cache_bytes.clone(),
         );
         registry.register("lookups", "Lookups for other peers", self.lookups.clone());
         registry.register(

@@ -30,7 +30,7 @@ use crate::{
         downloads,
     },
     config::Config,
-    content::{Store, StoreError, apart},
+    content::{Store, StoreError, apart, cache::Keeping},
     copies::Copier,
     download::{
         Downloads, choice::Me, fetch::Fetcher, job::Tools, record::Records, source::Source,
@@ -138,12 +138,16 @@ impl Server {
         let identity = Identity::open(&config.data_dir)?;
         let peer = identity.key.peer_id();
         let metrics = Arc::new(Metrics::default());
-        let store = Arc::new(Store::open(
+        let store = Store::open(
             &config.shared_dir,
             &config.download_dir,
             &config.data_dir,
             metrics.clone(),
-        )?);
+        )?;
+        let store = Arc::new(store.keeping(Keeping {
+            keep: config.keep,
+            cache_limit: config.cache_limit,
+        })?);
         let wanted = SocketAddr::new(config.bind, config.port);
         let listener =
             listen(wanted).map_err(|error| ServerError::Listen(wanted, error, "PORT"))?;
@@ -252,6 +256,7 @@ impl Server {
         let mut background = JoinSet::new();
         background.spawn(store.importer().clone().run(config.rescan));
         background.spawn(tidy(store.clone()));
+        background.spawn(store.clone().keep_to_limit());
         background.spawn(records.clone().save_changes());
         background.spawn(events.clone().run());
         background.spawn(events.clone().follow(store.catalogue().clone()));

@@ -43,6 +43,8 @@ pub enum Kind {
     RangeNotSatisfiable,
     /// Not by this peer as it is configured.
     NotSupported,
+    /// This peer would not keep what it fetches, or not so much.
+    NotKept,
     /// No neighbour answered (or none is configured); nothing can be located now.
     NoNeighbour,
     /// Neighbours answer, but cannot look anything up now.
@@ -64,7 +66,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str, u16, &'static str); 22] = [
+    const ALL: [(Self, &'static str, u16, &'static str); 23] = [
         (Self::BadRequest, "bad-request", 400, "Bad request"),
         (Self::BadName, "bad-name", 400, "Not a valid name"),
         (Self::Unauthorized, "unauthorized", 401, "Token needed"),
@@ -108,6 +110,12 @@ impl Kind {
             "Range not satisfiable",
         ),
         (Self::NotSupported, "not-supported", 501, "Not supported"),
+        (
+            Self::NotKept,
+            "not-kept",
+            409,
+            "This peer would not keep it",
+        ),
         (
             Self::NoNeighbour,
             "no-neighbour",

@@ -60,6 +60,10 @@ pub async fn begin(
     mut payload: web::Payload,
     worker: web::Data<Worker>,
 ) -> Result<HttpResponse, ApiError> {
+    let store = &worker.shared.store;
+    if !store.keeps() {
+        return Err(ApiError::new(Kind::NotKept, store.why_not_kept(0)));
+    }
     let body: DownloadRequest = request::json(
         &mut payload,
         r#"{"name": NAME, "digest"?: DIGEST, "from"?: PEER}"#,

@@ -165,6 +165,7 @@ impl From<FetchError> for ApiError {
             FetchError::NotFound(detail) => Self::new(Kind::NotFound, detail),
             FetchError::Ambiguous(variants) => Self::ambiguous(variants),
             FetchError::Unverifiable => Self::new(Kind::NotSupported, error.to_string()),
+            FetchError::NotKept(detail) => Self::new(Kind::NotKept, detail),
             FetchError::Outbound(error) => error.into(),
             FetchError::Job(error) => error.into(),
             FetchError::Store(error) => error.into(),

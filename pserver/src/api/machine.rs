@@ -41,7 +41,11 @@ pub async fn readyz(worker: web::Data<Worker>) -> HttpResponse {
 
 /// `GET /metrics`.
 pub async fn metrics(worker: web::Data<Worker>) -> Result<HttpResponse, ApiError> {
-    let text = worker.shared.metrics.encode();
+    let shared = &worker.shared;
+    let cached = shared.store.catalogue().fetched_bytes();
+    let cached = i64::try_from(cached).unwrap_or(i64::MAX);
+    shared.metrics.cache_bytes.set(cached);
+    let text = shared.metrics.encode();
     let text = text.map_err(|error| ApiError::new(Kind::Internal, error.to_string()))?;
     Ok(HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")

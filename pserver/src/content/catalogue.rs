@@ -18,6 +18,7 @@ use vecino_rest::{
 
 use super::{
     partials::{Held, Partial, Partials},
+    progress::Progress,
     stamp::Stamp,
 };
 
@@ -105,6 +106,9 @@ struct Inner {
     files: BTreeMap<Name, Slot>,
     records: BTreeMap<Digest, BTreeMap<Name, Record>>,
     counts: FileCounts,
+    fetched_bytes: u64,
+    /// How often `records` changed.
+    changes: u64,
 }
 
 /// The catalogue; shared by everything that serves, announces or imports.
@@ -113,6 +117,7 @@ pub struct Catalogue {
     inner: RwLock<Inner>,
     feed: broadcast::Sender<Change>,
     partials: Arc<Partials>,
+    progress: Arc<Progress>,
 }
 
 impl Default for Catalogue {
@@ -121,6 +126,7 @@ impl Default for Catalogue {
             inner: RwLock::default(),
             feed: broadcast::channel(FEED_CAPACITY).0,
             partials: Arc::default(),
+            progress: Arc::default(),
         }
     }
 }
@@ -160,8 +166,7 @@ impl Catalogue {
         let names = inner.records.entry(record.digest).or_default();
         if !names.contains_key(&record.name) {
             names.insert(record.name.clone(), record.clone());
-            // No follower is no error.
-            let _ = self.feed.send(Change::Added(record));
+            self.tell(&mut inner, Change::Added(record));
         }
     }
 
@@ -192,9 +197,13 @@ impl Catalogue {
                 inner.records.remove(&gone.digest);
             }
         }
-        let _ = self
-            .feed
-            .send(Change::Removed(gone.digest, gone.name.clone()));
+        self.tell(inner, Change::Removed(gone.digest, gone.name.clone()));
+    }
+
+    fn tell(&self, inner: &mut Inner, change: Change) {
+        inner.changes += 1;
+        // No follower is no error.
+        let _ = self.feed.send(change);
     }
 
     /// What has this name; of several, what the user shares.
@@ -285,6 +294,11 @@ impl Catalogue {
         self.read().counts
     }
 
+    /// Bytes of what was fetched.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.read().fetched_bytes
+    }
+
     /// Every change from now on.
     pub fn follow(&self) -> broadcast::Receiver<Change> {
         self.feed.subscribe()
@@ -300,6 +314,23 @@ impl Catalogue {
     pub fn follow_partials(&self) -> watch::Receiver<Held> {
         self.partials.follow()
     }
+
+    /// Every change from now on, and the number of the last one before.
+    pub fn follow_numbered(&self) -> (broadcast::Receiver<Change>, u64) {
+        // Changes are made under the lock, so none comes in between.
+        let inner = self.read();
+        (self.feed.subscribe(), inner.changes)
+    }
+
+    /// The number of the last change.
+    pub fn changes(&self) -> u64 {
+        self.read().changes
+    }
+
+    /// How far those who announce the changes are.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
 }
 
 impl Inner {
@@ -309,8 +340,11 @@ impl Inner {
             Origin::Fetched => &mut self.counts.fetched,
         };
         *files = files.saturating_add_signed(sign);
-        let bytes = i64::try_from(entry.stamp.size).unwrap_or(i64::MAX);
-        self.counts.bytes = self.counts.bytes.saturating_add_signed(sign * bytes);
+        let bytes = sign * i64::try_from(entry.stamp.size).unwrap_or(i64::MAX);
+        self.counts.bytes = self.counts.bytes.saturating_add_signed(bytes);
+        if entry.origin == Origin::Fetched {
+            self.fetched_bytes = self.fetched_bytes.saturating_add_signed(bytes);
+        }
     }
 }
 

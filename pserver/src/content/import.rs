@@ -87,6 +87,8 @@ pub struct Importer {
     hashing: AtomicU64,
     touched: Arc<Touched>,
     scanned: watch::Sender<bool>,
+    /// Files that were withdrawn and are about to be deleted: not to be found again meanwhile.
+    leaving: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Importer {
@@ -119,6 +121,7 @@ impl Importer {
             queued: Notify::new(),
             hashing: AtomicU64::new(0),
             scanned: watch::Sender::new(false),
+            leaving: Mutex::default(),
         })
     }
 
@@ -237,6 +240,9 @@ impl Importer {
     }
 
     fn compare(&self, origin: Origin, file: Found, gone: &mut Vec<Change>) {
+        if lock(&self.leaving).contains(&file.path) {
+            return;
+        }
         let known = self.catalogue.by_origin(origin, &file.name);
         if let Some(entry) = known {
             if entry.stamp == file.stamp && entry.path == file.path {
@@ -394,6 +400,36 @@ impl Importer {
     /// Takes a file that was deleted out of the catalogue and the index; blocks on the disk.
     pub fn dismiss(&self, entry: &Entry) {
         self.ledger.record(self.take_out(entry));
+    }
+
+    /// Takes `entry` out of the catalogue and leaves its file, for [`Importer::left`] or
+    /// [`Importer::take_back`] to follow; false when the catalogue holds something else by now.
+    pub fn withdraw(&self, entry: &Arc<Entry>) -> bool {
+        let held = self.catalogue.by_origin(entry.origin, &entry.name);
+        if !held.is_some_and(|held| Arc::ptr_eq(&held, entry)) {
+            return false;
+        }
+        lock(&self.leaving).insert(entry.path.clone());
+        self.catalogue.remove(entry.origin, &entry.name);
+        true
+    }
+
+    /// A file that was withdrawn was deleted; blocks on the disk.
+    pub fn left(&self, entry: &Entry) {
+        let path = self.relative(entry.origin, &entry.path);
+        self.ledger.record([Change::Remove(entry.origin, path)]);
+        lock(&self.leaving).remove(&entry.path);
+        self.metrics.cache_evictions.inc();
+    }
+
+    /// A file that was withdrawn stays. Blocks.
+    pub fn take_back(&self, entry: &Arc<Entry>) {
+        lock(&self.leaving).remove(&entry.path);
+        if entry.is_still() {
+            self.catalogue.insert((**entry).clone());
+        } else {
+            self.touch(entry.origin, &entry.path);
+        }
     }
 
     fn relative(&self, origin: Origin, path: &Path) -> String {

@@ -16,6 +16,7 @@ use vecino_rest::{Digest, Name, body::Origin};
 
 use super::{
     Store, StoreError,
+    cache::Reading,
     catalogue::Entry,
     part::Part,
     publish::{Replace, copy_synced, publish},
@@ -24,18 +25,26 @@ use super::{
     stamp_of,
 };
 
+/// A file that was kept, as long as its job lives.
+#[derive(Debug)]
+pub struct Kept {
+    /// What the file is.
+    pub stamp: Stamp,
+    _reading: Reading,
+}
+
 impl Store {
     /// Keeps a finished part under `names`. Answers what the file is now, when the part became
-    /// one. Blocks.
+    /// one; while that lives, the file stays. Blocks.
     pub fn keep(
         &self,
         part: &Part,
         names: &[Name],
         digest: Digest,
         modified_ms: i64,
-    ) -> Result<Option<Stamp>, StoreError> {
+    ) -> Result<Option<Kept>, StoreError> {
         let mut wanted = self.not_held(names, &digest)?;
-        let mut stamp = None;
+        let mut became = None;
         if let Some(first) = wanted.pop() {
             let finished = part
                 .finish(modified_ms)
@@ -52,10 +61,10 @@ impl Store {
                 }
                 kept?;
             }
-            stamp = Some(self.name_it(finished, first, digest, part)?);
+            became = Some(self.name_it(finished, first, digest, part)?);
         }
         part.dispose();
-        Ok(stamp)
+        Ok(became)
     }
 
     /// Keeps a small content under `names`. Blocks.
@@ -113,9 +122,9 @@ impl Store {
         name: Name,
         digest: Digest,
         part: &Part,
-    ) -> Result<Stamp, StoreError> {
+    ) -> Result<Kept, StoreError> {
         let pieces = (part.pieces.len() > 1).then(|| part.pieces.as_slice().into());
-        Ok(self.keep_file(finished, name, digest, pieces)?.stamp)
+        Ok(self.keep_file(finished, name, digest, pieces)?.1)
     }
 
     /// Gives a verified and synced file its name, or that with the beginning of its digest in it
@@ -126,7 +135,7 @@ impl Store {
         name: Name,
         digest: Digest,
         pieces: Option<Arc<[Digest]>>,
-    ) -> Result<Entry, StoreError> {
+    ) -> Result<(Entry, Kept), StoreError> {
         let taken = StoreError::Conflict(format!(
             "{name:?} cannot be kept: its place in the download directory is taken"
         ));
@@ -144,8 +153,14 @@ impl Store {
                         stamp,
                         digest,
                     };
+                    let kept = Kept {
+                        stamp,
+                        // Before anybody can see it.
+                        _reading: self.cache.reading(&entry),
+                    };
                     self.importer.admit(vec![(entry.clone(), pieces)]);
-                    return Ok(entry);
+                    self.cache.grown();
+                    return Ok((entry, kept));
                 }
             }
         }

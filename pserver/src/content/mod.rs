@@ -5,14 +5,16 @@
 //! announce.
 
 pub mod apart;
+pub mod cache;
 pub mod catalogue;
 pub mod hash;
 pub mod import;
 pub mod index;
-mod keep;
+pub mod keep;
 pub mod ledger;
 pub mod part;
 pub mod partials;
+pub mod progress;
 pub mod publish;
 pub mod read;
 pub mod replica;
@@ -39,6 +41,7 @@ use vecino_rest::{
 };
 
 use self::{
+    cache::{Cache, Keeping},
     catalogue::{Catalogue, Entry},
     hash::{Hashed, hash_file},
     import::{Importer, Roots},
@@ -142,6 +145,8 @@ pub struct Store {
     incoming: Arc<Incoming>,
     /// What uploads are writing now.
     room: Arc<Room>,
+    keeping: Keeping,
+    cache: Arc<Cache>,
 }
 
 impl Store {
@@ -196,6 +201,8 @@ impl Store {
             naming: Mutex::default(),
             incoming: Arc::default(),
             room: Arc::default(),
+            keeping: Keeping::default(),
+            cache: Arc::default(),
         })
     }
 
@@ -243,7 +250,9 @@ impl Store {
     /// Opens what the catalogue holds; `None` when it changed and is no longer that.
     pub async fn read(&self, entry: Arc<Entry>) -> Result<Option<OpenFile>, StoreError> {
         let importer = self.importer.clone();
-        spawn_blocking(move || OpenFile::open(entry, importer))
+        // Before it is opened, so that it stays.
+        let reading = self.cache.reading(&entry);
+        spawn_blocking(move || OpenFile::open(entry, importer, reading))
             .await
             .map_err(|_| StoreError::Interrupted)?
             .map_err(StoreError::io("file cannot be read"))

@@ -287,6 +287,14 @@ fn read_have(
     Ok(ours.then(|| (pieces, flags.to_vec())))
 }
 
+/// Deletes every part. Blocks.
+pub fn clear(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
+}
+
 /// Deletes parts that nobody went on with for a week, and the oldest idle ones while all idle
 /// ones together take more than `IDLE_BUDGET`; at start also uploads that a crash left. Blocks.
 pub fn tidy(dir: &Path, now: SystemTime, at_start: bool) -> io::Result<()> {

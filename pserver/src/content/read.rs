@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{catalogue::Entry, hash::open_regular, import::Importer, stamp::Stamp};
+use super::{cache::Reading, catalogue::Entry, hash::open_regular, import::Importer, stamp::Stamp};
 
 /// Read and sent at a time.
 const CHUNK: u64 = 1 << 20;
@@ -27,11 +27,17 @@ pub struct OpenFile {
     file: Arc<File>,
     entry: Arc<Entry>,
     importer: Arc<Importer>,
+    _reading: Arc<Reading>,
 }
 
 impl OpenFile {
-    /// Opens the file of `entry`; `None` when it is not the one that was hashed. Blocks.
-    pub fn open(entry: Arc<Entry>, importer: Arc<Importer>) -> io::Result<Option<Self>> {
+    /// Opens the file of `entry`, which stays while it is open; `None` when it is not the one that
+    /// was hashed. Blocks.
+    pub fn open(
+        entry: Arc<Entry>,
+        importer: Arc<Importer>,
+        reading: Reading,
+    ) -> io::Result<Option<Self>> {
         let file = match open_regular(&entry.path) {
             Ok(file) => file,
             Err(error) => {
@@ -47,6 +53,7 @@ impl OpenFile {
             file: Arc::new(file),
             entry,
             importer,
+            _reading: Arc::new(reading),
         };
         Ok(opened.is_unchanged()?.then_some(opened))
     }

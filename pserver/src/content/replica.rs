@@ -176,7 +176,7 @@ impl Replica {
         synced.map_err(StoreError::io("copy cannot be written"))?;
         let pieces = (pieces.len() > 1).then(|| pieces.into());
         let path = &self.upload.path;
-        let kept = self.store.keep_file(path, self.name, digest, pieces)?;
+        let kept = self.store.keep_file(path, self.name, digest, pieces)?.0;
         Ok(Arc::new(kept))
     }
 }

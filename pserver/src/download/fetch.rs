@@ -42,6 +42,9 @@ pub enum FetchError {
          nothing is kept; download it directly"
     )]
     Unverifiable,
+    /// This peer would not keep it.
+    #[error("{0}")]
+    NotKept(String),
     /// No neighbour gave an answer.
     #[error(transparent)]
     Outbound(#[from] OutboundError),
@@ -275,7 +278,7 @@ impl Fetcher {
             Some(file) if file.entry().name == wanted.name => (Ok(Located::Held(file)), None),
             other => (self.ask(wanted).await, other),
         };
-        let (digest, claims) = match (located, other) {
+        let (digest, mut claims) = match (located, other) {
             (Ok(Located::Held(file)), _) | (Err(FetchError::NotFound(_)), Some(file)) => {
                 held(file);
                 return Ok(());
@@ -284,6 +287,12 @@ impl Fetcher {
             (Ok(Located::Unverifiable(_)), _) => return Err(FetchError::Unverifiable),
             (Err(error), _) => return Err(error),
         };
+        let store = &self.tools.store;
+        let size = claims.first().map_or(0, |claim| claim.size);
+        claims.retain(|claim| store.keeps_size(claim.size));
+        if claims.is_empty() {
+            return Err(FetchError::NotKept(store.why_not_kept(size)));
+        }
         let (job, reader) = self
             .read(wanted, digest, &claims, |size| 0..size, false)
             .await?;

@@ -51,7 +51,7 @@ use super::{
     source::Source,
 };
 use crate::{
-    content::{Store, part::Part, read, stamp::Stamp},
+    content::{Store, keep::Kept, part::Part, read, stamp::Stamp},
     events::Events,
     metrics::Metrics,
 };
@@ -105,7 +105,7 @@ pub struct Job {
     /// The first provider that delivered.
     source: OnceLock<PeerUrl>,
     /// The file once it has its name: from then on its owner may change it.
-    kept: OnceLock<Stamp>,
+    kept: OnceLock<Kept>,
     /// Grows with every change of what is verified or on its way.
     version: AtomicU64,
     changed: watch::Sender<()>,
@@ -320,6 +320,15 @@ impl Job {
         if let Err(error) = &outcome {
             log::info!("download of {:?}: {error}", self.name());
         }
+        if !tools.store.keeps_size(self.layout.size())
+            && let Some(Place::Part(part)) = self.place.get()
+        {
+            let part = part.clone();
+            // Who reads has it open, and reads on.
+            if let Err(error) = spawn_blocking(move || part.dispose()).await {
+                log::warn!("download of {:?}: {error}", self.name());
+            }
+        }
         self.end(outcome);
         self.tell(&tools.events);
     }
@@ -450,8 +459,9 @@ impl Job {
         };
         let metadata = file.metadata()?;
         let now = Stamp::of(&metadata);
+        let kept = kept.stamp;
         let only_lost_its_name = metadata.nlink() == 0 && kept.is_but_for_changed(&now);
-        Ok(kept.inode != now.inode || *kept == now || only_lost_its_name)
+        Ok(kept.inode != now.inode || kept == now || only_lost_its_name)
     }
 }
 

@@ -28,6 +28,7 @@ mod overlay_port;
 mod partials;
 mod restart;
 mod resumed;
+mod room;
 mod semantics;
 mod sizes;
 mod start;

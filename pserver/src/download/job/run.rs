@@ -17,7 +17,7 @@ use tokio::{
     task::spawn_blocking,
     time::{MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
-use vecino_rest::{Digest, PeerUrl, body::Origin};
+use vecino_rest::{Digest, PeerUrl};
 
 use super::{
     Job, Place, Tools, interrupted,
@@ -156,7 +156,7 @@ impl Run<'_> {
             }
             let now = Instant::now();
             if room_checked.is_none_or(|at| now - at >= CHECK_ROOM_EVERY) {
-                self.check_room()?;
+                self.check_room().await?;
                 room_checked = Some(now);
             }
             self.ask(part, &mut events, now);
@@ -311,9 +311,9 @@ impl Run<'_> {
     }
 
     /// Whether what is wanted has room on the disk; a floor stays free.
-    fn check_room(&self) -> Result<(), JobError> {
+    async fn check_room(&self) -> Result<(), JobError> {
         let needed = self.job.missing_bytes();
-        let free = self.tools.store.free_bytes(Origin::Fetched);
+        let free = self.tools.store.make_room(needed).await;
         if needed > free {
             return Err(JobError::NoRoom { needed, free });
         }
@@ -355,7 +355,7 @@ impl Run<'_> {
             part
         } else {
             // Before anything is asked of anybody: the size is only a claim so far.
-            self.check_room()?;
+            self.check_room().await?;
             let source = &self.tools.source;
             let pieces: Vec<Digest> = self
                 .from_somebody(async |url| source.pieces(url, &digest, &layout).await)
@@ -424,18 +424,24 @@ impl Run<'_> {
     }
 
     async fn keep(&self, part: Arc<Part>) -> Result<(), JobError> {
+        if !self.tools.store.keeps_size(self.job.layout.size()) {
+            return Ok(());
+        }
         let (store, names) = (self.tools.store.clone(), self.job.names());
         let (digest, modified_ms) = (self.job.digest, self.job.modified_ms);
         let kept = spawn_blocking(move || store.keep(&part, &names, digest, modified_ms));
-        if let Some(stamp) = kept.await.map_err(interrupted)?? {
+        if let Some(kept) = kept.await.map_err(interrupted)?? {
             // Only this task sets it.
-            let _ = self.job.kept.set(stamp);
+            let _ = self.job.kept.set(kept);
         }
         Ok(())
     }
 
     async fn keep_small(&self, bytes: Bytes) -> Result<(), JobError> {
-        self.check_room()?;
+        if !self.tools.store.keeps_size(self.job.layout.size()) {
+            return Ok(());
+        }
+        self.check_room().await?;
         let (store, names) = (self.tools.store.clone(), self.job.names());
         let (digest, modified_ms) = (self.job.digest, self.job.modified_ms);
         let kept =

@@ -7,7 +7,7 @@
 //! again. What is held in part is told anew in each session: the locator forgets it with the lease. Each configured locator has a session of its own, so that any of them knows this peer.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -32,6 +32,7 @@ use crate::content::{
     Store,
     catalogue::{Change, Record},
     partials::Held,
+    progress::Follower,
 };
 
 /// Records in one message; the directory takes 4096.
@@ -235,8 +236,8 @@ impl Announcer {
     async fn try_session(&mut self, channel: &Channel, wait: &mut Duration) -> Result<End, End> {
         let mut client = DirectoryClient::new(channel.clone());
         // Before the snapshot below, so that nothing falls between.
-        let mut changes = self.store.catalogue().follow();
         let mut partials = self.store.catalogue().follow_partials();
+        let (mut changes, followed_from) = self.store.catalogue().follow_numbered();
         let registered = within(client.register(self.registration()))
             .await?
             .into_inner();
@@ -260,6 +261,9 @@ impl Announcer {
             acknowledged: 0,
             partial: BTreeSet::new(),
             presence: self.presence.clone(),
+            follower: self.store.catalogue().progress().begin(),
+            change: 0,
+            unacknowledged: VecDeque::new(),
         };
         let _online = self.presence.begin();
         let lease = Duration::from_secs(registered.lease_seconds.max(1).into());
@@ -274,6 +278,9 @@ impl Announcer {
             self.locator,
             differing.len()
         );
+        if differing.as_slice().is_empty() {
+            outbox.is_as_of(followed_from);
+        }
         loop {
             tokio::select! {
                 () = stopped(&mut self.stopping) => {
@@ -299,6 +306,9 @@ impl Announcer {
                 },
                 ack = outbox.acks.message() => outbox.acknowledge(ack?.ok_or_else(ended)?),
                 bucket = async { differing.next() }, if !differing.as_slice().is_empty() && outbox.has_room() => {
+                    if differing.as_slice().is_empty() {
+                        outbox.change = followed_from;
+                    }
                     if let Some(bucket) = bucket {
                         outbox.replace(bucket, self.store.catalogue().bucket(bucket)).await?;
                     }
@@ -380,6 +390,11 @@ struct Outbox<'a> {
     /// What the locator was told to be held in part.
     partial: BTreeSet<(Digest, Name)>,
     presence: Arc<Presence>,
+    follower: Follower,
+    /// The last change of the catalogue that was sent.
+    change: u64,
+    /// Batches, and the last change of which each tells.
+    unacknowledged: VecDeque<(u64, u64)>,
 }
 
 impl Outbox<'_> {
@@ -392,6 +407,18 @@ impl Outbox<'_> {
         self.presence
             .announced
             .store(ack.records, Ordering::Relaxed);
+        while let Some(&(batch, change)) = self.unacknowledged.front()
+            && batch <= self.acknowledged
+        {
+            self.unacknowledged.pop_front();
+            self.follower.reached(change);
+        }
+    }
+
+    /// The locator knows all changes up to this one.
+    fn is_as_of(&mut self, change: u64) {
+        self.change = change;
+        self.follower.reached(change);
     }
 
     async fn send(
@@ -401,6 +428,7 @@ impl Outbox<'_> {
         replace_bucket: Option<u32>,
     ) -> Result<(), End> {
         self.sent += 1;
+        self.unacknowledged.push_back((self.sent, self.change));
         let request = AnnounceRequest {
             peer_id: self.registered.peer_id.clone(),
             lease_token: self.registered.lease_token.clone(),
@@ -450,6 +478,7 @@ impl Outbox<'_> {
                 Change::Removed(digest, name) => (*digest, name.clone()),
             };
             last.insert(key, change);
+            self.change += 1;
             if last.len() < BATCH {
                 next = match changes.try_recv() {
                     Ok(change) => Some(change),

@@ -358,6 +358,7 @@ fn serve(
         downloads: shared.downloads.clone(),
         slots: shared.slots.clone(),
         metrics: shared.metrics.clone(),
+        limit: shared.upload_limit.clone(),
         silent: (HEAD_WITHIN, SERVER_KEEP_ALIVE),
         unread: UNREAD_FOR,
         stopping,

@@ -49,6 +49,9 @@ pub async fn put(
     {
         return Ok(answer(StatusCode::OK, held.entry(), &worker));
     }
+    if !store.keeps_size(size) {
+        return Err(ApiError::new(Kind::NotKept, store.why_not_kept(size)));
+    }
     let replica = store.begin_replica(name, digest, size).await?;
     let replica = receive(&mut payload, replica).await?;
     let entry = replica.keep().await?;

@@ -213,6 +213,15 @@ impl Store {
         self.keeps() && self.keeping.cache_limit.is_none_or(|limit| size <= limit)
     }
 
+    /// Bytes of copies that other peers may place here.
+    pub fn room_for_copies(&self) -> u64 {
+        if self.keeps() {
+            self.free_bytes(Origin::Fetched)
+        } else {
+            0
+        }
+    }
+
     /// Why a content of `size` bytes is not kept; for people.
     pub fn why_not_kept(&self, size: u64) -> String {
         match self.keeping.cache_limit {

@@ -35,6 +35,7 @@ use crate::{
     },
     content::{Store, read::OpenFile},
     download::{Downloads, job::Job},
+    limit::Limiter,
     metrics::Metrics,
 };
 
@@ -60,6 +61,8 @@ pub struct Sender {
     pub slots: Arc<Slots>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// How fast content is sent.
+    pub limit: Arc<Limiter>,
     /// How long a client may be silent before its first request, and between two.
     pub silent: (Duration, Duration),
     /// How long it may read nothing.
@@ -180,9 +183,13 @@ impl Sender {
         let head = head::answer(&range, size, &headers, request.closes);
         stream.write_all(head.as_bytes()).await?;
         let _running = Metrics::running(&self.metrics.uploads);
-        let mut at = range.start;
+        let step = self.limit.chunk().map_or(CHUNK, |chunk| chunk.min(CHUNK));
+        let (mut at, mut allowed) = (range.start, range.start);
         while at < range.end {
-            let chunk = at..range.end.min(at + CHUNK);
+            let chunk = at..range.end.min(at + step);
+            // The socket may take less than what it was allowed.
+            self.limit.take(chunk.end - allowed).await;
+            allowed = chunk.end;
             body.check()?;
             read_ahead(body.file(), &chunk).await?;
             let sent = timeout(self.unread, send(stream, body.file(), &chunk)).await;

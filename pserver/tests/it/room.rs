@@ -124,6 +124,11 @@ async fn a_peer_that_keeps_nothing_streams_through() {
     let refused = own.send(&begin).await;
     assert_eq!((refused.status, refused.kind()), (409, Kind::NotKept));
     assert!(refused.problem().detail.contains("KEEP=never"));
+    let copy = format!("{}?name=copy", route::blob(&small.digest));
+    let copy = own
+        .send(&Request::new("PUT", copy).body(&*small.bytes))
+        .await;
+    assert_eq!((copy.status, copy.kind()), (409, Kind::NotKept));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ use vecino_grpc::v1::{
     self, AnnounceRequest, AnnounceResponse, DeregisterRequest, KeepAliveRequest, RegisterRequest,
     RegisterResponse, directory_client::DirectoryClient,
 };
-use vecino_rest::{Digest, Name, PeerKey, PeerUrl, body::Origin};
+use vecino_rest::{Digest, Name, PeerKey, PeerUrl};
 
 use super::ANSWER_WITHIN;
 use crate::content::{
@@ -295,7 +295,7 @@ impl Announcer {
                     let request = KeepAliveRequest {
                         peer_id: registered.peer_id.clone(),
                         lease_token: registered.lease_token.clone(),
-                        free_bytes: self.store.free_bytes(Origin::Fetched),
+                        free_bytes: self.store.room_for_copies(),
                     };
                     // One is in flight already when it does not answer: the pings decide.
                     let _ = keep_alives.try_send(request);
@@ -345,7 +345,7 @@ impl Announcer {
                 .unwrap_or_default(),
             port: self.port.into(),
             site: self.site.clone().unwrap_or_default(),
-            free_bytes: self.store.free_bytes(Origin::Fetched),
+            free_bytes: self.store.room_for_copies(),
         }
     }
 }

@@ -177,6 +177,19 @@ pub fn choose(mut located: Vec<Variant>, wanted: &Wanted, me: &Me) -> Choice {
         }
         shown.push(variant);
     }
+    // What nobody holds whole yet makes nothing ambiguous that somebody does.
+    let is_whole = |claims: &Vec<Claim>| {
+        let mut providers = claims.iter().flat_map(|claim| &claim.providers);
+        providers.any(|provider| !provider.is_partial)
+    };
+    if contents.values().any(is_whole) {
+        contents.retain(|_, claims| is_whole(claims));
+        shown.retain(|variant: &Variant| {
+            variant
+                .digest
+                .is_none_or(|digest| contents.contains_key(&digest))
+        });
+    }
     if contents.len() > 1 {
         return Choice::Ambiguous(shown);
     }

@@ -25,7 +25,7 @@ use super::{
     transfer::{Flight, Stop},
 };
 use crate::{
-    content::part::Part,
+    content::{catalogue::Record, part::Part, partials::Partial},
     download::{
         JobError,
         picker::{Picker, ProviderNo},
@@ -76,6 +76,8 @@ pub(super) struct Run<'a> {
     relocations: Cell<u32>,
     progress_at: Cell<Instant>,
     wasted: Cell<u64>,
+    /// Others may find what is verified of it; to the end, when all of it is found.
+    partial: RefCell<Option<Partial>>,
 }
 
 /// Something that a job waits for.
@@ -117,6 +119,7 @@ pub(super) async fn to_the_end<'a>(
         relocations: Cell::new(0),
         progress_at: Cell::new(Instant::now()),
         wasted: Cell::new(0),
+        partial: RefCell::default(),
     };
     if job.layout.size() <= SMALL {
         let bytes = run.fetch_small().await;
@@ -124,6 +127,7 @@ pub(super) async fn to_the_end<'a>(
         return run.keep_small(bytes?).await;
     }
     let part = run.open().await?;
+    run.offer();
     let fetched = run.fetch_all(&part).await;
     run.tell();
     fetched?;
@@ -289,8 +293,24 @@ impl Run<'_> {
             .bytes_received
             .inc_by(range.end - range.start);
         self.roster.borrow_mut().delivered(no);
+        self.offer();
         self.relocations.set(0);
         self.progress_at.set(Instant::now());
+    }
+
+    /// Lets others find what is verified, as soon as there is something.
+    fn offer(&self) {
+        let job = self.job;
+        let mut partial = self.partial.borrow_mut();
+        if partial.is_some() || job.layout.pieces() == 1 || job.verified_bytes() == 0 {
+            return;
+        }
+        *partial = Some(self.tools.store.catalogue().partial(Record {
+            name: job.name(),
+            digest: job.digest,
+            size: job.layout.size(),
+            modified_ms: job.modified_ms,
+        }));
     }
 
     fn blame(&self, no: ProviderNo, fault: Fault, now: Instant) {
@@ -358,7 +378,7 @@ impl Run<'_> {
             self.check_room().await?;
             let source = &self.tools.source;
             let pieces: Vec<Digest> = self
-                .from_somebody(async |url| source.pieces(url, &digest, &layout).await)
+                .ask_somebody(async |url| source.pieces(url, &digest, &layout).await)
                 .await?;
             let parts = self.tools.parts.clone();
             spawn_blocking(move || parts.create(&digest, layout, pieces))
@@ -375,7 +395,7 @@ impl Run<'_> {
 
     /// What the first provider gives that can; who is silent is not waited for alone. Ends when
     /// nobody wants it any more.
-    pub(super) async fn from_somebody<T>(
+    pub(super) async fn ask_somebody<T>(
         &self,
         ask: impl AsyncFn(&PeerUrl) -> Result<T, Fault>,
     ) -> Result<T, JobError> {

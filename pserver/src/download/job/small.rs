@@ -25,7 +25,7 @@ impl Run<'_> {
             }
             Bytes::new()
         } else {
-            self.from_somebody(async |url| self.small_from(url).await)
+            self.ask_somebody(async |url| self.ask_for_all(url).await)
                 .await?
         };
         // Only this task sets it.
@@ -34,7 +34,7 @@ impl Run<'_> {
         Ok(bytes)
     }
 
-    async fn small_from(&self, url: &PeerUrl) -> Result<Bytes, Fault> {
+    async fn ask_for_all(&self, url: &PeerUrl) -> Result<Bytes, Fault> {
         let job = self.job;
         let began = Instant::now();
         let mut incoming = self

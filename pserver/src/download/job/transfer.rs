@@ -103,7 +103,7 @@ pub(super) struct Transfer<'a> {
 /// What a block that was written came to.
 enum Written {
     /// More of the piece is to come.
-    Goes(PieceWriter),
+    Goes(Box<PieceWriter>),
     /// The piece is complete: right or wrong.
     Ended(u32, bool),
     /// Another transfer was faster.
@@ -154,7 +154,7 @@ impl Transfer<'_> {
     ) -> Result<(), Stop> {
         let range = self.job.layout.range(piece);
         let mut left = range.end - range.start;
-        let mut writer = Some(self.part.piece(piece));
+        let mut writer = Some(Box::new(self.part.piece(piece)));
         let mut block = Vec::new();
         let mut length = 0;
         while left > 0 {
@@ -187,7 +187,10 @@ impl Transfer<'_> {
     }
 
     /// Waits for the block that is being written; the writer when its piece goes on.
-    async fn settle(&self, writing: &mut Option<Writing>) -> Result<Option<PieceWriter>, Stop> {
+    async fn settle(
+        &self,
+        writing: &mut Option<Writing>,
+    ) -> Result<Option<Box<PieceWriter>>, Stop> {
         let Some(block) = writing.take() else {
             return Ok(None);
         };
@@ -218,7 +221,7 @@ impl Transfer<'_> {
 
 /// Hashes and writes a block; blocks.
 fn write(
-    mut writer: PieceWriter,
+    mut writer: Box<PieceWriter>,
     block: &[Bytes],
     piece: u32,
     is_last: bool,

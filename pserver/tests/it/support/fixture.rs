@@ -157,11 +157,6 @@ impl Fixture {
         self.seen.lock().expect("not poisoned").clone()
     }
 
-    /// What came so far, to look at from within another's conduct.
-    pub(crate) fn log(&self) -> Arc<Mutex<Vec<Seen>>> {
-        self.seen.clone()
-    }
-
     /// Forgets what came so far.
     pub(crate) fn forget(&self) {
         self.seen.lock().expect("not poisoned").clear();

@@ -2,7 +2,7 @@
 //!
 //! Names and digests are parsed here; no command sees raw text for them.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, value_parser};
 use vecino_rest::{Digest, Name, name::InvalidName};
@@ -38,7 +38,8 @@ pub(crate) struct Cli {
     no_binary_name = true,
     disable_version_flag = true,
     after_help = "Numbers: 1 is download, 2 is upload, 0 ends. `exit`, `quit` and Ctrl-D end, too. \
-                  `?` is help."
+                  `?` is help. After a number, a name or path with spaces needs no quotes as long \
+                  as no option follows."
 )]
 pub(crate) struct Line {
     /// Flags of every verb.
@@ -112,7 +113,8 @@ pub(crate) struct DownloadArgs {
     #[arg(long, value_name = "PEER")]
     pub(crate) from: Option<PeerRef>,
 
-    /// Ask your own peer only where the file is, and fetch it from there
+    /// Ask your own peer only where the file is, and fetch it from there. It is checked when all
+    /// of it is here: with `-o -`, what comes before is written unchecked
     #[arg(long, conflicts_with = "from")]
     pub(crate) direct: bool,
 
@@ -228,7 +230,7 @@ pub(crate) struct FetchArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SearchArgs {
     /// Words, each the beginning of a word of the name
-    #[arg(required_unless_present = "file_type", value_name = "TEXT")]
+    #[arg(value_name = "TEXT")]
     pub(crate) words: Vec<String>,
 
     /// An extension without dot, or music, video, image, document, archive, code; may stand alone
@@ -252,6 +254,23 @@ pub(crate) struct LocateArgs {
 pub(crate) struct CompletionsArgs {
     /// Which shell
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// `words` as the grammar takes them: `help` has no flags of its own, so that those of every verb
+/// are left out after it. `words` are without the name of the program.
+pub(crate) fn without_flags_of_help(mut words: Vec<OsString>) -> Vec<OsString> {
+    let is_flag = |word: &OsString| {
+        let flags = ["-h", "--help", "-q", "--quiet", "--json"];
+        flags.iter().any(|flag| word == flag)
+    };
+    if words
+        .iter()
+        .find(|word| !is_flag(word))
+        .is_some_and(|verb| verb == "help")
+    {
+        words.retain(|word| !is_flag(word));
+    }
+    words
 }
 
 /// Longest extension, in bytes: a part of a name.
@@ -303,6 +322,25 @@ mod tests {
     }
 
     #[test]
+    fn help_takes_the_flags_of_every_verb() {
+        for words in [
+            &["help", "--help"][..],
+            &["help", "--json"],
+            &["--json", "help", "search", "-q"],
+            &["help"],
+        ] {
+            let words = words.iter().map(OsString::from).collect();
+            let words = [OsString::from("client")]
+                .into_iter()
+                .chain(without_flags_of_help(words));
+            let help = Cli::try_parse_from(words).unwrap_err();
+            assert_eq!(help.kind(), clap::error::ErrorKind::DisplayHelp);
+        }
+        let words = ["search", "help", "--json"].map(OsString::from).to_vec();
+        assert_eq!(without_flags_of_help(words.clone()), words);
+    }
+
+    #[test]
     fn wrong_words_are_refused() {
         for words in [
             &["download"][..],
@@ -313,7 +351,6 @@ mod tests {
             &["download", "a", "--from", "somebody"],
             &["download", "a", "--limit", "0"],
             &["download", "a", "--limit", "fast"],
-            &["search"],
             &["search", "a", "--type", ""],
             &["search", "--type", ".txt"],
             &["list", "--limit", "0"],

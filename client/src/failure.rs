@@ -1,7 +1,7 @@
 //! [`Failure`]: why a command did not do its job. Each says what was wrong, what to do next and
 //! with which code the program ends.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use vecino_rest::{Kind, Name, Problem};
 
@@ -28,8 +28,8 @@ pub(crate) enum Failure {
     Stopped {
         /// What ended the last try.
         cause: ApiError,
-        /// Bytes kept for the next run.
-        kept: Option<u64>,
+        /// What is kept for the next run.
+        kept: Option<Kept>,
     },
     /// One file of several.
     #[error("{}", of_file(name, failure))]
@@ -103,9 +103,31 @@ pub(crate) enum Failure {
     /// Another run of the client downloads to the same target.
     #[error("another download to {path} is running", path = .0.display())]
     Running(PathBuf),
+    /// There is nothing to upload at the path.
+    #[error("{path}: there is no such file or folder", path = .0.display())]
+    NoSuchPath(PathBuf),
+    /// The own peer has no such link.
+    #[error("{}", told(.0))]
+    NoLink(Box<Problem>),
     /// Nobody reads standard output any more.
     #[error("standard output is closed")]
     OutputClosed,
+}
+
+/// What a download that stopped leaves for the next run.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Bytes that the next run goes on from.
+    pub(crate) bytes: u64,
+    /// The file that has them.
+    pub(crate) path: PathBuf,
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = indicatif::HumanBytes(self.bytes);
+        write!(f, "{size} are kept in {}", self.path.display())
+    }
 }
 
 impl Failure {
@@ -122,11 +144,14 @@ impl Failure {
             Self::Api(error) | Self::Provider(error) => error.exit_code(),
             Self::Stopped { cause, .. } => cause.exit_code(),
             Self::File { failure, .. } => failure.exit_code(),
-            Self::NotFound(_) | Self::NoHits { .. } => ExitCode::NotFound,
+            Self::NotFound(_) | Self::NoHits { .. } | Self::NoSuchPath(_) | Self::NoLink(_) => {
+                ExitCode::NotFound
+            }
             Self::Verification(_) => ExitCode::Verification,
             Self::Disk { .. } | Self::Stream { .. } | Self::NoFolder(_) => ExitCode::Disk,
             Self::Exists(_) | Self::NotReplaced { .. } | Self::Taken(_) => ExitCode::Exists,
-            Self::Running(_) | Self::OutputClosed | Self::TooMany(_) => ExitCode::Error,
+            Self::Running(_) | Self::TooMany(_) => ExitCode::Error,
+            Self::OutputClosed => ExitCode::OutputClosed,
         }
     }
 
@@ -141,13 +166,12 @@ impl Failure {
             Self::Stopped {
                 kept: Some(kept), ..
             } => {
-                return Some(format!(
-                    "{} are kept; run again to resume",
-                    indicatif::HumanBytes(*kept)
-                ));
+                return Some(format!("{kept}; run again to resume"));
             }
             Self::Provider(_) => "run it without --direct: your own peer finds another provider",
             Self::Stopped { kept: None, .. } => "run again to start over",
+            Self::NoLink(_) => "`peers` lists the links of your peer, of the kind flood",
+            Self::NoSuchPath(_) => "check the path; one with spaces goes in quotes",
             Self::NotFound(_) => "`search` finds names in the network",
             Self::NoHits { by_words: true, .. } => {
                 "use fewer or shorter words: each is the beginning of a word"
@@ -183,7 +207,9 @@ impl Failure {
     /// What the own peer said, where it was the peer that said it.
     pub(crate) fn problem(&self) -> Option<&Problem> {
         match self {
-            Self::Api(ApiError::Problem(problem)) | Self::Taken(problem) => Some(problem),
+            Self::Api(ApiError::Problem(problem))
+            | Self::Taken(problem)
+            | Self::NoLink(problem) => Some(problem),
             Self::File { failure, .. } => failure.problem(),
             _ => None,
         }
@@ -193,6 +219,9 @@ impl Failure {
     pub(crate) fn problem_type(&self) -> String {
         if let Some(problem) = self.problem() {
             return problem.problem_type.clone();
+        }
+        if matches!(self, Self::NoSuchPath(_)) {
+            return "urn:vecino:client:no-such-path".to_owned();
         }
         let slug = match self.exit_code() {
             ExitCode::Usage => "usage",
@@ -222,6 +251,10 @@ fn of_file(name: &Name, failure: &Failure) -> String {
 fn not_found_type() -> String {
     Problem::new(Kind::NotFound, "").problem_type
 }
+
+/// What to do next when the own peer has nobody whom it could ask.
+pub(crate) const HINT_NO_NEIGHBOURS: &str =
+    "whoever runs your peer names others in URL_PEERSU; `peers` shows them then";
 
 /// What to do next about a problem of the own peer.
 pub(crate) fn hint_for(kind: Option<Kind>, status: u16) -> Option<&'static str> {

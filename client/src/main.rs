@@ -36,13 +36,17 @@ fn main() {
 async fn run() -> ExitCode {
     let loaded = Config::load();
     let color = loaded.as_ref().is_ok_and(|config| config.color);
+    let mut arguments = std::env::args_os();
+    let program = arguments.next();
+    let words = cli::without_flags_of_help(arguments.collect());
+    let json = output::wants_json(&words);
     let parsed = Cli::command()
         .color(output::clap_color(color))
-        .try_get_matches()
+        .try_get_matches_from(program.into_iter().chain(words))
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return output::clap_message(&error),
+        Err(error) => return output::clap_message(&error, json),
     };
     let out = Output::new(cli.globals, color);
     let config = match loaded {

@@ -5,6 +5,7 @@
 
 use std::{
     borrow::Cow,
+    ffi::OsString,
     fmt::{self, Write as _},
     io::{self, IsTerminal, Write},
 };
@@ -226,6 +227,14 @@ pub(crate) fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 
+/// `1 file`, `2 files`.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    }
+}
+
 /// A moment, in milliseconds since 1970, for people: UTC, to the minute.
 pub(crate) fn moment(milliseconds: i64) -> String {
     jiff::Timestamp::from_millisecond(milliseconds).map_or_else(
@@ -314,18 +323,45 @@ pub(crate) fn clap_color(allowed: bool) -> ColorChoice {
     }
 }
 
+/// Whether `words` of the command line ask for JSON, as far as can be told before they are parsed.
+pub(crate) fn wants_json(words: &[OsString]) -> bool {
+    let mut flags = words.iter().take_while(|word| *word != "--");
+    flags.any(|word| word == "--json")
+}
+
 /// Prints what clap says: help and version are data, the rest is an error of usage.
-pub(crate) fn clap_message(error: &clap::Error) -> ExitCode {
+pub(crate) fn clap_message(error: &clap::Error, json: bool) -> ExitCode {
+    const QUOTES: &str = "put a name with spaces in quotes: 'my file.txt'";
+    let quotes_may_help = quotes_may_help(error);
+    if json && error.use_stderr() {
+        let mut problem = problem_of(&Failure::Usage(what_is_wrong(error)));
+        if quotes_may_help {
+            problem["hint"] = QUOTES.into();
+        }
+        eprint_line(&to_json(&problem));
+        return ExitCode::Usage;
+    }
     // When it cannot be printed, nobody reads it.
     let _ = error.print();
-    if quotes_may_help(error) {
-        eprint_line("hint: put a name with spaces in quotes: 'my file.txt'");
+    if quotes_may_help {
+        eprint_line(&format!("hint: {QUOTES}"));
     }
     if error.use_stderr() {
         ExitCode::Usage
     } else {
         ExitCode::Ok
     }
+}
+
+/// What clap says without its title, and without how it is used right.
+fn what_is_wrong(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let end = ["\n\nUsage:", "\n\nFor more information"]
+        .iter()
+        .filter_map(|part| text.find(part))
+        .min();
+    let text = text[..end.unwrap_or(text.len())].trim();
+    text.strip_prefix("error: ").unwrap_or(text).to_owned()
 }
 
 /// Whether there is a word too many after a name.

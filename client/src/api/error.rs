@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use awc::error::{PayloadError, SendRequestError};
-use vecino_rest::{PeerUrl, Problem};
+use vecino_rest::{Kind, PeerUrl, Problem};
 
 use super::told::told;
 use crate::{
@@ -88,9 +88,10 @@ impl ApiError {
             },
             SendRequestError::Url(error) => Self::Request(error.to_string()),
             SendRequestError::Http(error) => Self::Request(error.to_string()),
-            SendRequestError::Response(error) => Self::Garbled {
+            // A server of another kind, gRPC for example.
+            SendRequestError::Response(error) => Self::NotAPeer {
                 origin,
-                what: error.to_string(),
+                why: format!("its answer is not HTTP/1.1 ({error})"),
             },
             error => Self::Broken {
                 origin,
@@ -168,6 +169,11 @@ impl ApiError {
     /// What to do next, where there is something.
     pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Problem(problem)
+                if problem.kind() == Some(Kind::NoNeighbour) && problem.neighbours.is_empty() =>
+            {
+                failure::HINT_NO_NEIGHBOURS
+            }
             Self::Problem(problem) => {
                 return failure::hint_for(problem.kind(), problem.status).map(str::to_owned);
             }

@@ -6,13 +6,13 @@ use std::{pin::pin, time::Duration};
 use actix_rt::time::timeout;
 use futures_util::future::{Either, select};
 use serde::Serialize;
-use vecino_rest::{Digest, Name, PeerUrl, body::Variant, event::Transfer};
+use vecino_rest::{Digest, Name, event::Transfer};
 
 use crate::{
     api::Wanted,
     cli::{DownloadArgs, IfExists, Wish},
-    command::folder,
-    failure::Failure,
+    command::{direct, folder},
+    failure::{Failure, Kept},
     output::{Output, clean, size},
     progress::Progress,
     session::Session,
@@ -105,9 +105,9 @@ impl Observer for Watched<'_> {
         self.progress.advance(bytes);
     }
 
-    fn kept(&self, bytes: Option<u64>) {
-        let how = |kept| format!("{} are kept; run again to resume", size(kept));
-        self.session.set_go_on(bytes.map(how));
+    fn kept(&self, kept: Option<Kept>) {
+        let how = |kept| clean(&format!("{kept}; run again to resume")).into_owned();
+        self.session.set_go_on(kept.map(how));
     }
 }
 
@@ -140,10 +140,9 @@ async fn file(
             IfExists::Overwrite => *path = target::to_overwrite(path)?,
         }
     }
-    let source = source(name, args, session).await?;
-    let digest = match (&source, args.digest) {
-        (Source::Provider(provider), None) => known_of(name, provider, session).await,
-        (_, digest) => digest,
+    let (source, digest) = match args.direct {
+        true => direct::provider(name, args.digest, session).await?,
+        false => (Source::OwnPeer, args.digest),
     };
     let sink = match &target {
         Target::Stdout => Sink::Stream(Stream::stdout()),
@@ -198,46 +197,6 @@ async fn deliver(
         }
         Either::Right(((), delivering)) => delivering.await,
     }
-}
-
-async fn source(name: &Name, args: &DownloadArgs, session: &Session) -> Result<Source, Failure> {
-    if !args.direct {
-        return Ok(Source::OwnPeer);
-    }
-    match session.api.connect(name).await? {
-        None => Err(Failure::NotFound(format!("{name}: nobody has it"))),
-        Some(provider) if provider.is_https() => Err(Failure::Usage(format!(
-            "{provider} has the file and speaks TLS, which --direct does not: run it without \
-             --direct"
-        ))),
-        Some(provider) => Ok(Source::Provider(provider)),
-    }
-}
-
-/// The digest that the own peer knows of what `provider` has under `name`; `None` when it knows
-/// none, or several.
-async fn known_of(name: &Name, provider: &PeerUrl, session: &Session) -> Option<Digest> {
-    let located = match session.api.locate(name).await {
-        Ok(located) => located,
-        // An own peer of the first system has no such route: then nobody knows.
-        Err(error) => {
-            log::info!("no digest to check {name} against: {error}");
-            return None;
-        }
-    };
-    let has_it = |variant: &&Variant| {
-        let mut urls = variant.providers.iter().map(|provider| &provider.url);
-        urls.any(|url| PeerUrl::parse(url).as_ref() == Ok(provider))
-    };
-    let all = &located.variants;
-    let mut of_provider = all.iter().filter(has_it);
-    let variant = match (of_provider.next(), of_provider.next()) {
-        (Some(only), None) => only,
-        // An answer has but some of the providers. With one variant there is no choice.
-        (None, _) if all.len() == 1 => &all[0],
-        _ => return None,
-    };
-    variant.digest.filter(|_| variant.name == *name)
 }
 
 fn skipped(name: &Name, path: &str, out: &Output) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! `fetch`: has the own peer discover what other peers share. `search` and `list --network` know
 //! it then.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use vecino_rest::{
     PeerId,
@@ -11,7 +11,7 @@ use vecino_rest::{
 use crate::{
     cli::FetchArgs,
     failure::Failure,
-    output::{Output, Rows, clean},
+    output::{Output, Rows, clean, counted},
     session::Session,
 };
 
@@ -43,8 +43,11 @@ pub(crate) async fn run(args: &FetchArgs, session: &Session, out: &Output) -> Re
                 elapsed_ms,
             } => {
                 if !peers.contains_key(&peer) {
-                    let after = Duration::from_millis(elapsed_ms);
-                    out.note(&format!("{} answers after {after:?}", clean(&url)));
+                    out.note(&format!(
+                        "{} answers after {}",
+                        clean(&url),
+                        took(elapsed_ms)
+                    ));
                 }
                 let site = site.unwrap_or_default();
                 peers.insert(peer, Answered { url, site, files });
@@ -57,9 +60,11 @@ pub(crate) async fn run(args: &FetchArgs, session: &Session, out: &Output) -> Re
                 elapsed_ms,
             } => {
                 show(&peers, out)?;
-                let after = Duration::from_millis(elapsed_ms);
                 out.note(&format!(
-                    "{files} files of {count} peers, {visited} asked, in {after:?}"
+                    "{} of {}, {visited} asked, in {}",
+                    counted(files, "file"),
+                    counted(count, "peer"),
+                    took(elapsed_ms)
                 ));
                 if !complete {
                     out.warn(
@@ -70,6 +75,15 @@ pub(crate) async fn run(args: &FetchArgs, session: &Session, out: &Output) -> Re
         }
     }
     Ok(())
+}
+
+/// A time for people.
+fn took(milliseconds: u64) -> String {
+    match milliseconds {
+        0 => "less than 1 ms".to_owned(),
+        1..1000 => format!("{milliseconds} ms"),
+        more => format!("{}.{} s", more / 1000, more % 1000 / 100),
+    }
 }
 
 fn show(peers: &BTreeMap<PeerId, Answered>, out: &Output) -> Result<(), Failure> {
@@ -86,4 +100,18 @@ fn show(peers: &BTreeMap<PeerId, Answered>, out: &Output) -> Result<(), Failure>
         ]);
     }
     out.table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_by_people() {
+        assert_eq!(took(0), "less than 1 ms");
+        assert_eq!(took(999), "999 ms");
+        assert_eq!(took(5049), "5.0 s");
+        assert_eq!(counted(1, "file"), "1 file");
+        assert_eq!(counted(0, "peer"), "0 peers");
+    }
 }

@@ -1,6 +1,9 @@
 //! `connect` and `disconnect`: flood links of the own peer.
 
+use vecino_rest::Kind;
+
 use crate::{
+    api::ApiError,
     cli::{ConnectArgs, DisconnectArgs},
     command::peers,
     failure::Failure,
@@ -27,7 +30,12 @@ pub(crate) async fn disconnect(
     session: &Session,
     out: &Output,
 ) -> Result<(), Failure> {
-    session.api.unlink(&args.peer).await?;
+    match session.api.unlink(&args.peer).await {
+        Err(ApiError::Problem(problem)) if problem.kind() == Some(Kind::NotFound) => {
+            return Err(Failure::NoLink(problem));
+        }
+        ended => ended?,
+    }
     if out.json() {
         return out.value(&serde_json::json!({ "disconnected": args.peer }));
     }

@@ -1,6 +1,7 @@
 //! The verbs: each takes its arguments, asks the own peer and prints. Errors go up as
 //! [`Failure`]; nobody here decides exit codes.
 
+mod direct;
 mod download;
 mod fetch;
 mod folder;

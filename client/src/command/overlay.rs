@@ -9,11 +9,14 @@ use crate::{
     session::Session,
 };
 
+const NO_OVERLAY: &str =
+    "your peer is part of no overlay: LOCATE_BY and OVERLAY_PORT make it part of one";
+
 /// Runs `overlay`.
 pub(crate) async fn run(session: &Session, out: &Output) -> Result<(), Failure> {
     let overlays = session.api.overlay().await?.overlays;
     if overlays.is_empty() {
-        out.note("your peer is part of no overlay: LOCATE_BY and OVERLAY_PORT make it part of one");
+        out.note(NO_OVERLAY);
     }
     for (place, overlay) in overlays.iter().enumerate() {
         if out.json() {
@@ -35,10 +38,14 @@ pub(crate) async fn run(session: &Session, out: &Output) -> Result<(), Failure> 
 /// Runs `repair`.
 pub(crate) async fn repair(session: &Session, out: &Output) -> Result<(), Failure> {
     session.api.repair().await?;
+    let has_some = !session.api.overlay().await?.overlays.is_empty();
     if out.json() {
-        return out.value(&serde_json::json!({ "repaired": true }));
+        return out.value(&serde_json::json!({ "repaired": has_some }));
     }
-    out.note("your peer brought its overlays in order");
+    out.note(match has_some {
+        true => "your peer brought its overlays in order",
+        false => NO_OVERLAY,
+    });
     Ok(())
 }
 

@@ -240,6 +240,8 @@ async fn share(
             item.name
         ));
     }
+    // What took the place of another content is new as well.
+    let created = created || replaces.is_some_and(|before| before != sent);
     let shared = Shared {
         created,
         bytes: stored.size,

@@ -43,7 +43,12 @@ pub(crate) struct Found {
 impl Found {
     /// Adds what `path` means; `name` is what it is to be called instead of its own name.
     pub(crate) fn add(&mut self, path: &Path, name: Option<&Name>) -> Result<(), Failure> {
-        let kind = fs::metadata(path).map_err(Failure::disk(path))?;
+        let kind = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Failure::NoSuchPath(path.to_owned()));
+            }
+            kind => kind.map_err(Failure::disk(path))?,
+        };
         let name = match name {
             Some(name) => name.to_string(),
             None => own_name(path)?,

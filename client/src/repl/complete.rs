@@ -67,7 +67,9 @@ impl Completer for Completion {
         }
         let words = Words::of(line);
         let typed = words.last.as_deref().unwrap_or_default();
-        let candidates = match choice(&words.done, typed) {
+        let choice = choice(&words.done, typed);
+        let is_fixed = matches!(choice, Choice::Fixed(_));
+        let candidates = match choice {
             Choice::Path => return self.paths.complete_path(line, pos),
             Choice::Name => self.names.beginning_with(typed),
             Choice::Fixed(mut fixed) => {
@@ -75,7 +77,12 @@ impl Completer for Completion {
                 fixed
             }
         };
-        let replacements = quoted_alike(&candidates);
+        let mut replacements = quoted_alike(&candidates);
+        // Nothing can follow within the word, as it could in a name that is the beginning of
+        // another.
+        if let ([only], true) = (&mut replacements[..], is_fixed) {
+            only.push(' ');
+        }
         let pairs = candidates.iter().zip(&replacements);
         let pairs = pairs.map(|(word, replacement)| pair(word, replacement));
         Ok((words.last_start, pairs.collect()))
@@ -188,5 +195,22 @@ mod tests {
         assert_eq!(after("2 x"), Choice::Path);
         assert_eq!(after("nonsense "), Choice::Fixed(Vec::new()));
         assert_eq!(after("peers "), Choice::Fixed(Vec::new()));
+    }
+
+    #[test]
+    fn after_the_only_verb_that_fits_the_next_word_begins() {
+        let (events, _) = tokio::sync::mpsc::unbounded_channel();
+        let completion = Completion::new(NameSource(events));
+        let history = rustyline::history::MemHistory::new();
+        let replacements = |line: &str| -> Vec<String> {
+            let context = Context::new(&history);
+            let (_, pairs) = completion.complete(line, line.len(), &context).unwrap();
+            pairs.into_iter().map(|pair| pair.replacement).collect()
+        };
+        assert_eq!(replacements("down"), ["download "]);
+        assert_eq!(replacements("download a --if-exists ren"), ["rename "]);
+        assert_eq!(replacements("lo"), ["locate "]);
+        assert_eq!(replacements("co"), ["connect", "completions"]);
+        assert_eq!(replacements("nonsense"), [""; 0]);
     }
 }

@@ -109,7 +109,7 @@ impl Lines {
 }
 
 /// Names for completion, which the loop looks up.
-pub(super) struct NameSource(UnboundedSender<Event>);
+pub(super) struct NameSource(pub(super) UnboundedSender<Event>);
 
 impl NameSource {
     /// Some names that begin with `prefix`; none when they do not come in time.

@@ -10,6 +10,7 @@ mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     io::IsTerminal,
     path::Path,
     time::Duration,
@@ -25,7 +26,7 @@ use self::{
     words::Words,
 };
 use crate::{
-    cli::Line,
+    cli::{Line, without_flags_of_help},
     exit_code::ExitCode,
     failure::Failure,
     output::{self, Output},
@@ -79,10 +80,15 @@ pub(crate) async fn run(session: &Session, out: &Output) -> ExitCode {
 }
 
 fn menu(session: &Session) -> String {
+    let grammar = Line::command();
+    // Nobody asks the loop for the completions of a shell.
+    let verbs = grammar.get_subcommands().map(clap::Command::get_name);
+    let verbs: Vec<_> = verbs.filter(|verb| *verb != "completions").collect();
     format!(
         "Your own peer is {}.\n  1  download a file, or NAME/ for a folder\n  2  upload a file or a folder\n  0  end\n\
-         Or a word: download, upload, list, search, locate, peers, status, help, exit.",
-        session.api.peer().authority()
+         Or a word: {}, help, exit.",
+        session.api.peer().authority(),
+        verbs.join(", ")
     )
 }
 
@@ -208,6 +214,8 @@ impl Repl<'_> {
     }
 
     async fn run(&mut self, words: Vec<String>) -> Step {
+        let words = without_flags_of_help(words.into_iter().map(OsString::from).collect());
+        let json = self.out.json() || output::wants_json(&words);
         let parsed = Line::command()
             .color(output::clap_color(self.out.color()))
             .try_get_matches_from(words)
@@ -218,7 +226,7 @@ impl Repl<'_> {
                 line
             }
             Err(error) => {
-                output::clap_message(&error);
+                output::clap_message(&error, json);
                 return Step::Next;
             }
         };

@@ -22,7 +22,7 @@ use self::{limit::Limiter, part::Part, stream::Stream};
 use crate::{
     api::{Api, ApiError, Content, Resume, Wanted},
     cli::IfExists,
-    failure::Failure,
+    failure::{Failure, Kept},
 };
 
 /// How often a content that broke is asked for again, for the rest of it.
@@ -83,10 +83,10 @@ impl Sink {
         }
     }
 
-    /// Bytes that the next run of the program can go on from.
-    fn kept(&self) -> Option<u64> {
+    /// What the next run of the program can go on from.
+    fn kept(&self) -> Option<Kept> {
         match self {
-            Self::File(part) => part.resume().map(|resume| resume.offset),
+            Self::File(part) => part.kept(),
             Self::Stream(_) => None,
         }
     }
@@ -153,7 +153,7 @@ pub(crate) trait Observer {
     /// `bytes` more are there.
     fn advance(&self, bytes: u64);
     /// The next run could go on from so many bytes now, if any.
-    fn kept(&self, bytes: Option<u64>);
+    fn kept(&self, kept: Option<Kept>);
 }
 
 impl Order<'_> {

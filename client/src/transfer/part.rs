@@ -16,7 +16,11 @@ use serde::{Deserialize, Serialize};
 use vecino_rest::{Digest, name::MAX_PART_BYTES};
 
 use super::target::{self, folder_of};
-use crate::{api::Resume, cli::IfExists, failure::Failure};
+use crate::{
+    api::Resume,
+    cli::IfExists,
+    failure::{Failure, Kept},
+};
 
 /// What follows the name of the target, hidden by a dot before it. Uploads leave such files out.
 const SUFFIX: &str = ".vecino-part";
@@ -94,6 +98,14 @@ impl Part {
         }
         self.earlier = self.written;
         Ok(())
+    }
+
+    /// What a later run goes on from, if it can.
+    pub(crate) fn kept(&self) -> Option<Kept> {
+        Some(Kept {
+            bytes: self.resume()?.offset,
+            path: self.path.clone(),
+        })
     }
 
     /// From where to go on, if it can.

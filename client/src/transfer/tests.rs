@@ -20,7 +20,7 @@ struct Nobody;
 impl Observer for Nobody {
     fn begin(&self, _: u64, _: Option<u64>, _: Option<Digest>) {}
     fn advance(&self, _: u64) {}
-    fn kept(&self, _: Option<u64>) {}
+    fn kept(&self, _: Option<Kept>) {}
 }
 
 /// A peer that answers a request with `answer(whether it asks for a range)`, and hangs up.

@@ -157,6 +157,7 @@ fn a_stream_that_keeps_breaking_is_resumed_by_the_next_run() {
     let done = client.run(&["download", "a"]);
     assert_eq!(done.code, 6, "{done:?}");
     assert!(done.stderr.contains("run again to resume"), "{done:?}");
+    assert!(done.stderr.contains(" in .a.vecino-part;"), "{done:?}");
     assert!(!client.path("a").exists());
     let done = client.run(&["download", "a", "--json"]);
     assert_eq!(done.code, 0, "{done:?}");
@@ -253,6 +254,7 @@ fn ctrl_c_keeps_what_came_and_the_next_run_resumes() {
         let done = finish(child);
         assert_eq!(done.code, code, "{done:?}");
         assert!(done.stderr.contains("run again to resume"), "{done:?}");
+        assert!(done.stderr.contains(" in .a.vecino-part;"), "{done:?}");
         assert!(!client.path("a").exists());
 
         let done = client.run(&["download", "a"]);

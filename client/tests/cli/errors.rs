@@ -1,5 +1,7 @@
 //! What goes wrong, and with which code and words it ends.
 
+use std::io::{Read, Write};
+
 use vecino_rest::{
     Digest, Kind, Name, Problem,
     body::{Provider, Variant},
@@ -221,4 +223,87 @@ fn a_redirect_of_a_download_is_not_followed() {
     let done = Client::of(&peer).run(&["download", "a"]);
     assert_eq!(done.code, 6, "{done:?}");
     assert_eq!(elsewhere.seen().len(), 0);
+}
+
+#[test]
+fn a_wrong_usage_is_json_where_json_is_asked_for() {
+    let client = Client::at("127.0.0.1:1");
+    for args in [
+        &["--json", "nonsense"][..],
+        &["download", "--json"],
+        &["download", "a", "b", "--json"],
+        &["download", "../x", "--json"],
+        &["search", "--json"],
+        &["list", "--limit", "0", "--json"],
+    ] {
+        let done = client.run(args);
+        assert_eq!((done.code, &*done.stdout), (2, ""), "{done:?}");
+        let error: serde_json::Value = serde_json::from_str(&done.stderr).unwrap();
+        assert_eq!(error["exit_code"], 2, "{done:?}");
+        assert_eq!(error["type"], "urn:vecino:client:usage");
+        let detail = error["detail"].as_str().unwrap();
+        assert!(!detail.contains("Usage:"), "{done:?}");
+        assert!(!detail.starts_with("error"), "{done:?}");
+    }
+    let done = client.run_with(&["--json"], "nonsense\n0\n");
+    let error: serde_json::Value = serde_json::from_str(&done.stderr).unwrap();
+    assert_eq!(error["exit_code"], 2, "{done:?}");
+    // After `--` it is a name.
+    let done = client.run(&["download", "a", "b", "--", "--json"]);
+    assert!(done.stderr.starts_with("error:"), "{done:?}");
+}
+
+#[test]
+fn help_takes_the_flags_of_every_verb() {
+    let client = Client::at("127.0.0.1:1");
+    for args in [
+        &["help", "--help"][..],
+        &["help", "--json"],
+        &["--json", "help", "search"],
+    ] {
+        let done = client.run(args);
+        assert_eq!((done.code, &*done.stderr), (0, ""), "{done:?}");
+        assert!(done.stdout.contains("Usage:"), "{done:?}");
+    }
+}
+
+#[test]
+fn a_hint_is_about_what_went_wrong() {
+    let peer = Peer::always(Answer::kind(
+        Kind::NoNeighbour,
+        "this peer has no neighbour to ask",
+    ));
+    let client = Client::of(&peer);
+    let done = client.run(&["download", "a"]);
+    assert!(done.stderr.contains("URL_PEERSU"), "{done:?}");
+    assert!(!done.stderr.contains("try again"), "{done:?}");
+    let done = client.run(&["search"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.stderr.contains("--type"), "{done:?}");
+    let done = client.run(&["download", "/etc/passwd"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.stderr.contains("it begins with '/'"), "{done:?}");
+    let done = Client::at("127.0.0.1:abc").run(&["status"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.stderr.contains("a port that is no number"), "{done:?}");
+}
+
+#[test]
+fn a_grpc_port_is_no_peer() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            // Settings, and the end of a connection whose other side does not speak HTTP/2.
+            let frames = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\x01";
+            let _ = stream.write_all(frames);
+            let _ = stream.read(&mut [0; 1024]);
+        }
+    });
+    let done = Client::at(&addr).run(&["status"]);
+    assert_eq!(done.code, 6, "{done:?}");
+    assert!(
+        done.stderr.contains("does not answer like a Vecino peer"),
+        "{done:?}"
+    );
 }

@@ -202,6 +202,8 @@ fn links_are_made_and_ended() {
     assert_eq!(done.code, 0, "{done:?}");
     let done = client.run(&["disconnect", &id(9).to_string()]);
     assert_eq!(done.code, 3, "{done:?}");
+    assert!(done.stderr.contains("`peers` lists the links"), "{done:?}");
+    assert!(!done.stderr.contains("search"), "{done:?}");
 }
 
 #[test]
@@ -228,6 +230,24 @@ fn fetch_shows_who_answers_and_what_came_of_it() {
 }
 
 #[test]
+fn a_peer_of_no_overlay_brings_none_in_order() {
+    let none = Overlays {
+        overlays: Vec::new(),
+    };
+    let peer = Peer::start(move |seen| match &*seen.method {
+        "POST" => Answer::of(204, ""),
+        _ => Answer::json(200, &none),
+    });
+    let client = Client::of(&peer);
+    let done = client.run(&["repair"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.stderr.contains("part of no overlay"), "{done:?}");
+    assert!(!done.stderr.contains("in order"), "{done:?}");
+    let done = client.run(&["repair", "--json"]);
+    assert_eq!(json_lines(&done)[0]["repaired"], false);
+}
+
+#[test]
 fn a_discovery_that_breaks_off_is_an_error() {
     for (answer, code) in [
         (lines(&events()[..2]), 6),
@@ -250,5 +270,5 @@ fn the_loop_knows_these_words_too() {
     let done = client.run_with(&[], input);
     assert_eq!(done.code, 0, "{done:?}");
     assert!(done.stdout.contains("dir/song.mp3"), "{done:?}");
-    assert_eq!(peer.seen().len(), 5);
+    assert_eq!(peer.seen().len(), 6);
 }

@@ -15,6 +15,9 @@ fn the_numbers_of_the_first_system_work() {
     assert_eq!(client.read("my file.txt"), b"hello");
     assert_eq!(client.read("other.txt"), b"hello");
     assert!(done.stderr.contains("1  download"), "{done:?}");
+    for verb in ["connect", "disconnect", "fetch", "overlay", "repair"] {
+        assert!(done.stderr.contains(verb), "{verb}: {done:?}");
+    }
     assert_eq!(done.stdout, "");
 }
 

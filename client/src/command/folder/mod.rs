@@ -27,7 +27,7 @@ use super::{
 use crate::{
     api::{ApiError, Wanted},
     cli::{DownloadArgs, IfExists},
-    failure::Failure,
+    failure::{Failure, Kept},
     output::{Output, clean, size},
     progress::{Overall, Share},
     session::Session,
@@ -362,5 +362,5 @@ impl Observer for Share<'_> {
         Share::advance(self, bytes);
     }
 
-    fn kept(&self, _: Option<u64>) {}
+    fn kept(&self, _: Option<Kept>) {}
 }

@@ -104,7 +104,7 @@ impl Part {
     pub(crate) fn kept(&self) -> Option<Kept> {
         Some(Kept {
             bytes: self.resume()?.offset,
-            path: self.path.clone(),
+            path: self.path.strip_prefix(".").unwrap_or(&self.path).to_owned(),
         })
     }
 

@@ -77,7 +77,7 @@ fn what_the_own_peer_discovered_is_downloaded_though_its_neighbour_cannot_look_i
     assert_eq!(client.run(&["download", "found.bin"]).code, 6);
     client.run(&["fetch", "--wait", "10"]).ok();
     let located = client.run(&["locate", "found.bin", "--json"]).ok().json();
-    let providers = &located[0]["providers"];
+    let providers = &located[0]["variants"][0]["providers"];
     assert_eq!(providers[0]["url"], format!("http://{}", far.addr()));
     let downloaded = client.download("found.bin", &["--direct"]);
     assert_same(&downloaded, &content, "from the provider itself");

@@ -37,10 +37,11 @@ pub(super) async fn provider(
     let provider = match known {
         // The first system's contract knows no variants.
         Some(provider) if digests.len() > 1 => provider,
-        known => {
-            let connected = session.api.connect(name).await?;
-            connected.or(known).ok_or_else(nobody)?
-        }
+        known => match session.api.connect(name).await {
+            Ok(connected) => connected.or(known).ok_or_else(nobody)?,
+            // The neighbours do not know what the own peer itself discovered.
+            Err(error) => known.ok_or(error)?,
+        },
     };
     if provider.is_https() {
         return Err(Failure::Usage(format!(

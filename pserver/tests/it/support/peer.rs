@@ -93,11 +93,12 @@ impl Plan {
     pub(crate) async fn start_unready(&self) -> Peer {
         let config = Config::from_vars(self.variables.clone().into_iter()).expect("valid");
         let mut server = None;
-        // The parts of a peer that ran here before let go of its index one after the other.
+        // The parts of a peer that ran here before let go of its index one after the other; its
+        // lock is held by every process that another test is just about to start, too.
         eventually("started", async || {
             match Server::bind(config.clone()).await {
                 Ok(started) => server.insert(started).addr().port() != 0,
-                Err(error) if error.to_string().contains("already open") => false,
+                Err(error) if is_held(&error.to_string()) => false,
                 Err(error) => panic!("{error}"),
             }
         })
@@ -386,6 +387,10 @@ impl Door {
     pub(crate) fn fetched_files(&self) -> Vec<PathBuf> {
         files_below(&self.home.join("downloads"))
     }
+}
+
+fn is_held(error: &str) -> bool {
+    error.contains("already open") || error.contains("in use by another peer")
 }
 
 /// `/v1/files/NAME`.

@@ -293,3 +293,24 @@ async fn deleting_or_replacing_a_file_breaks_no_running_download() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_a_file_breaks_no_running_download_that_fetched_it() {
+    let (_stage, sharing, asking) = pair().await;
+    let content = Content::new("fetched", 48 * PIECE);
+    sharing.shares("fetched.bin", &content).await;
+    eventually("located", async || {
+        located(&asking, "fetched.bin").await == [content.digest]
+    })
+    .await;
+    let mut answer = Request::get(path_of("fetched.bin")).open(asking.addr).await;
+    assert!(
+        answer.read_up_to(PIECE).await < 40 * PIECE,
+        "the load is too low"
+    );
+    asking.keeps("fetched.bin", &content).await;
+    let delete = Request::new("DELETE", path_of("fetched.bin"));
+    assert_eq!(asking.send(&delete).await.status, 204);
+    let response = answer.whole().await;
+    assert!(response.whole && *response.body == *content.bytes);
+}

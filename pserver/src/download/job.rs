@@ -314,6 +314,7 @@ impl Job {
         relocate: impl AsyncFn() -> Vec<Candidate>,
     ) {
         let _running = Metrics::running(&tools.metrics.downloads);
+        let _ending = Ending(self);
         self.tell(&tools.events);
         let relocate = || relocate().boxed_local();
         let outcome = run::to_the_end(self, &tools, found, &relocate).await;
@@ -462,6 +463,17 @@ impl Job {
         let kept = kept.stamp;
         let only_lost_its_name = metadata.nlink() == 0 && kept.is_but_for_changed(&now);
         Ok(kept.inode != now.inode || kept == now || only_lost_its_name)
+    }
+}
+
+/// Ends a job whose run is dropped or panics, so that nobody waits for it for ever.
+struct Ending<'a>(&'a Job);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if self.0.outcome().is_none() {
+            self.0.end(Err(JobError::Cancelled));
+        }
     }
 }
 

@@ -54,6 +54,9 @@ pub struct Offer<'a> {
     pub has: Option<&'a Bits>,
     /// How many others hold each piece, or are fetching it; empty: nobody is known to.
     pub copies: &'a [u16],
+    /// Only pieces that no more others than this hold or are fetching, unless a reader in order
+    /// waits for them.
+    pub most_copies: u16,
     /// Pieces of one request, at most.
     pub longest: u32,
 }
@@ -169,6 +172,7 @@ impl Picker {
                 let copies = offer.copies_of(piece);
                 if self.is(piece)
                     && offer.holds(piece)
+                    && copies <= offer.most_copies
                     && best.is_none_or(|(fewest, _)| copies < fewest)
                 {
                     best = Some((copies, piece));
@@ -267,6 +271,7 @@ mod tests {
             provider,
             has: None,
             copies: &[],
+            most_copies: u16::MAX,
             longest: 1,
         }
     }
@@ -309,6 +314,19 @@ mod tests {
         assert_eq!(picker.pick(&offer, &wants, 5), Some(2..3));
         assert_eq!(picker.pick(&offer, &wants, 5), Some(5..6));
         assert_eq!(picker.pick(&offer, &wants, 6), Some(6..7));
+    }
+
+    #[test]
+    fn who_is_to_be_spared_is_asked_for_what_nobody_else_has() {
+        let mut picker = Picker::new(&[false; 4]);
+        let offer = Offer {
+            copies: &[1, 0, 2, 1],
+            most_copies: 0,
+            ..all(1)
+        };
+        assert_eq!(picker.pick(&offer, &[any_order(0..4)], 3), Some(1..2));
+        assert_eq!(picker.pick(&offer, &[any_order(0..4)], 3), None);
+        assert_eq!(picker.pick(&offer, &[in_order(2..4)], 3), Some(2..3));
     }
 
     #[test]
@@ -392,7 +410,7 @@ mod tests {
                 let (who, fate, random) = story.next().unwrap_or((providers - 1, Fate::Delivered, 7));
                 let who = who % providers;
                 let has = holdings.get(who);
-                let offer = Offer { provider: who as u32, has, copies: &[], longest: 3 };
+                let offer = Offer { provider: who as u32, has, copies: &[], most_copies: u16::MAX, longest: 3 };
                 if !lost[who] && let Some(run) = picker.pick(&offer, &wants, random) {
                     prop_assert!(!run.is_empty() && run.end - run.start <= 3);
                     for piece in run.clone() {

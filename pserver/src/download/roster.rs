@@ -104,10 +104,11 @@ impl Provider {
         self.rests_until.is_none_or(|until| until <= now)
     }
 
-    /// More requests for who takes long to begin.
-    fn depth(&self) -> u32 {
+    /// More requests for who takes long to begin; in a crowd one is enough, for what waits at one
+    /// provider could be had from another.
+    fn depth(&self, in_a_crowd: bool) -> u32 {
         let (least, most) = DEPTH;
-        if self.failures > 0 {
+        if self.failures > 0 || in_a_crowd {
             return 1;
         }
         let delay = self.delay.unwrap_or_default();
@@ -196,6 +197,18 @@ impl Roster {
         }
     }
 
+    /// Whether some said which pieces they have: those who have everything are spared then.
+    pub fn is_crowd(&self) -> bool {
+        self.providers
+            .iter()
+            .any(|provider| provider.is_usable() && matches!(provider.pieces, Pieces::Some(_)))
+    }
+
+    /// Whether it has everything.
+    pub fn is_whole(&self, no: ProviderNo) -> bool {
+        matches!(self.of(no).pieces, Pieces::Whole)
+    }
+
     /// How often it failed in a row.
     pub fn failures(&self, no: ProviderNo) -> u32 {
         self.of(no).failures
@@ -205,12 +218,13 @@ impl Roster {
     /// that have everything for what nobody else has; near before far; who failed later; equals
     /// by chance.
     pub fn askable(&self, now: Instant, rng: &mut impl Rng) -> Vec<ProviderNo> {
+        let in_a_crowd = self.is_crowd();
         let mut askable: Vec<_> = self
             .numbered()
             .filter(|(_, provider)| {
                 provider.is_usable()
                     && provider.is_rested(now)
-                    && provider.in_flight < provider.depth()
+                    && provider.in_flight < provider.depth(in_a_crowd)
                     && !matches!(provider.pieces, Pieces::Unknown)
             })
             .map(|(no, _)| no)
@@ -333,7 +347,12 @@ impl Roster {
 
     /// A partial provider did not say what it has.
     pub fn holds_unknown(&mut self, no: ProviderNo, fault: Fault, now: Instant) {
-        self.of_mut(no).is_asked = false;
+        let provider = self.of_mut(no);
+        provider.is_asked = false;
+        // Nobody counts on what it was fetching.
+        if !matches!(provider.pieces, Pieces::Whole) {
+            provider.pieces = Pieces::Unknown;
+        }
         self.failed(no, fault, now);
     }
 

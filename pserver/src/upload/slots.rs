@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// Slots.
-const SLOTS: usize = 4;
+const SLOTS: usize = 3;
 /// Who waits at once, at most.
 const MAX_WAITING: usize = 256;
 /// Of one asker.

@@ -60,7 +60,8 @@ impl Run<'_> {
 
     /// Asks partial providers what they have.
     fn ask_for_pieces<'a>(&'a self, events: &mut Events<'a>, now: Instant) {
-        for (no, since) in self.roster.borrow_mut().to_be_asked(now) {
+        let due = self.roster.borrow_mut().to_be_asked(now);
+        for (no, since) in due {
             let url = self.roster_url(no);
             let (job, source) = (self.job, &self.tools.source);
             events.push(
@@ -97,6 +98,15 @@ impl Run<'_> {
             provider: no,
             has: roster.has(no),
             copies,
+            // As long as something else is on its way.
+            most_copies: if roster.is_whole(no)
+                && roster.is_crowd()
+                && !self.flights.borrow().is_empty()
+            {
+                0
+            } else {
+                u16::MAX
+            },
             longest: roster.longest_run(no, &self.job.layout),
         };
         let waited_for = self.waited_for(wants);

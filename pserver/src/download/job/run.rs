@@ -40,8 +40,8 @@ const LINGER: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(100);
 /// How often the disk is asked for room.
 const CHECK_ROOM_EVERY: Duration = Duration::from_secs(1);
-/// While it runs, providers are looked up again after so long; doubled each time ...
-const LOOK_AGAIN: Duration = Duration::from_millis(400);
+/// While it runs, providers are looked up again after so long; half as long again each time ...
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 /// ... up to so long.
 const LOOK_AGAIN_MOST: Duration = Duration::from_secs(10);
 /// How often providers are looked up again when none is left.
@@ -240,7 +240,7 @@ impl Run<'_> {
                     self.relocations.set(self.relocations.get() + 1);
                 }
                 self.roster.borrow_mut().add(found);
-                look.pause = (look.pause * 2).min(LOOK_AGAIN_MOST);
+                look.pause = (look.pause * 3 / 2).min(LOOK_AGAIN_MOST);
                 look.at = Some(now + jittered(look.pause));
             }
         }
@@ -293,6 +293,7 @@ impl Run<'_> {
             .bytes_received
             .inc_by(range.end - range.start);
         self.roster.borrow_mut().delivered(no);
+        log::debug!("piece {piece} from {}", self.roster.borrow().url(no));
         self.offer();
         self.relocations.set(0);
         self.progress_at.set(Instant::now());
@@ -470,8 +471,8 @@ impl Run<'_> {
     }
 }
 
-/// Half of it to one and a half times as long: a crowd that starts together does not go on in
+/// Three quarters of it to five quarters: a crowd that starts together does not go on in
 /// step.
 fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.5..1.5))
+    pause.mul_f64(rand::random_range(0.75..1.25))
 }

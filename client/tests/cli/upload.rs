@@ -299,7 +299,7 @@ fn hidden_files_of_a_folder_are_left_out_and_not_sent_to_be_refused() {
     let done = client.run(&["upload", "d"]);
     assert_eq!(done.code, 0, "{done:?}");
     let sent: Vec<_> = peer.seen().iter().map(|seen| seen.uri.clone()).collect();
-    assert_eq!(sent, ["/v1/files/d/a"]);
+    assert_eq!(sent, ["/v1/files/d/a?replicas=1"]);
     for left_out in ["d/.env is left out", "d/.git is left out"] {
         assert!(done.stderr.contains(left_out), "{done:?}");
     }

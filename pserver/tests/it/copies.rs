@@ -290,7 +290,7 @@ async fn what_cannot_be_taken_is_refused_with_the_reason() {
             body(blob(&content, "x").with("Origin", "http://evil.example")),
             403,
             Kind::ForeignOrigin,
-            "browser",
+            "Origin",
         ),
     ];
     for (request, status, kind, told) in refused {

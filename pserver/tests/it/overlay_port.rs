@@ -53,7 +53,7 @@ async fn silent_connections_are_bounded_and_closed_and_others_are_served_meanwhi
     let connect = |number: usize| {
         let mut connection = TcpStream::connect(peer.overlay()).unwrap();
         connection.set_nonblocking(true).unwrap();
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             // Begins, and does not go on.
             connection.write_all(b"PRI * HT").unwrap();
         }

@@ -3,7 +3,7 @@
 //! Invariant: `by_content`, `by_name` and `by_peer` say the same; no peer has more than
 //! [`MAX_PER_PEER`] records here and all together no more than [`MAX_RECORDS`]. What finds no room
 //! is left out: nobody depends on a hint. That a peer's records end with its lease is the
-//! directory's to see to, see [`super::registration`].
+//! directory's to see to, see `registration`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

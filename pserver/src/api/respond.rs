@@ -154,7 +154,7 @@ pub fn content_headers(content: &Described<'_>) -> Vec<(&'static str, String)> {
     headers
 }
 
-/// [`name_headers`] for a builder.
+/// The headers that follow from the name, put into a builder.
 pub fn describe_name(builder: &mut HttpResponseBuilder, name: &Name) {
     for header in name_headers(name) {
         builder.insert_header(header);

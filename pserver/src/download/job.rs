@@ -7,7 +7,7 @@
 //!
 //! Lock order: `state` is held for moments and never across an await; nothing is locked in it.
 //!
-//! A job runs on the worker that began it ([`run`]); its readers may be anywhere.
+//! A job runs on the worker that began it (`run`); its readers may be anywhere.
 
 mod asking;
 mod reader;

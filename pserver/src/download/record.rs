@@ -1,7 +1,7 @@
 //! Downloads that clients asked the peer to make: their ids, how they do, how they ended.
 //!
 //! Bounded: the oldest that ended is forgotten for a new one; when all run, there is no new one.
-//! They survive a restart ([`kept`]): what ran then is unfinished, and is run again.
+//! They survive a restart (`kept`): what ran then is unfinished, and is run again.
 
 mod kept;
 

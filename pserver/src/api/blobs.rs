@@ -3,7 +3,11 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, header},
+    web,
+};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use vecino_rest::{
@@ -33,12 +37,17 @@ fn not_held(digest: &Digest) -> ApiError {
     ApiError::new(Kind::NotFound, format!("this peer does not hold {digest}"))
 }
 
-/// Waits for a slot to send in.
-async fn slot(request: &HttpRequest, worker: &Worker) -> Result<Slot, ApiError> {
+/// Waits for a slot to send `bytes` in; a `HEAD` needs none.
+async fn slot(request: &HttpRequest, worker: &Worker, bytes: u64) -> Result<Slot, ApiError> {
+    let bytes = if *request.method() == Method::HEAD {
+        0
+    } else {
+        bytes
+    };
     let asker = request
         .peer_addr()
         .map_or(IpAddr::from([0, 0, 0, 0]), |addr| addr.ip());
-    let slot = worker.shared.slots.take(asker).await;
+    let slot = worker.shared.slots.take(asker, bytes).await;
     slot.map_err(|Busy| {
         ApiError::new(
             Kind::Busy,
@@ -58,7 +67,7 @@ pub async fn get(
     if let Some(entry) = store.catalogue().by_digest(&digest)
         && let Some(file) = store.read(entry).await?
     {
-        let slot = slot(&request, &worker).await?;
+        let slot = slot(&request, &worker, file.entry().stamp.size).await?;
         let name = file.entry().name.clone();
         return respond::file(&request, &name, file, &worker.shared, Some(slot));
     }
@@ -80,8 +89,8 @@ pub async fn get(
                     format!("this peer does not hold these bytes of {digest} yet"),
                 ));
             }
-            let slot = slot(&request, &worker).await?;
             let length = range.end - range.start;
+            let slot = slot(&request, &worker, length).await?;
             let bytes = job.verified_stream(range);
             let shared = &worker.shared;
             Ok(respond::body(builder, length, shared, bytes, Some(slot)))

@@ -119,7 +119,7 @@ impl Sender {
                 return Next::Closed;
             };
             // Who is refused is told so by the web server.
-            let Ok(slot) = self.slots.take(asker.ip()).await else {
+            let Ok(slot) = self.slots.take(asker.ip(), range.end - range.start).await else {
                 return Next::Other(stream);
             };
             let answered = self

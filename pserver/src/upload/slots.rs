@@ -21,8 +21,10 @@ use tokio::{
 const SLOTS: usize = 3;
 /// Who waits at once, at most.
 const MAX_WAITING: usize = 256;
-/// Of one asker.
-const MAX_WAITING_OF_ONE: usize = 16;
+/// Of one asker, who may be many behind one address.
+const MAX_WAITING_OF_ONE: usize = 64;
+/// So few bytes are sent without a slot: they are on their way before others would notice.
+const FREE_BYTES: u64 = 256 << 10;
 /// How long somebody waits.
 const WAITS_FOR: Duration = Duration::from_secs(3);
 /// How long a slot counts.
@@ -95,7 +97,8 @@ pub struct Slots {
 #[derive(Debug)]
 pub struct Slot {
     slots: Arc<Slots>,
-    ticket: u64,
+    /// `None`: it takes no place.
+    ticket: Option<u64>,
 }
 
 impl Slots {
@@ -103,13 +106,19 @@ impl Slots {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a slot for `asker`.
-    pub async fn take(self: &Arc<Self>, asker: IpAddr) -> Result<Slot, Busy> {
+    /// Waits for a slot in which `bytes` are sent to `asker`.
+    pub async fn take(self: &Arc<Self>, asker: IpAddr, bytes: u64) -> Result<Slot, Busy> {
+        if bytes <= FREE_BYTES {
+            return Ok(Slot {
+                slots: self.clone(),
+                ticket: None,
+            });
+        }
         let ticket = self.queue().enter(asker).ok_or(Busy)?;
         // Leaves the queue, or gives the slot back, whatever happens from here on.
         let slot = Slot {
             slots: self.clone(),
-            ticket,
+            ticket: Some(ticket),
         };
         let deadline = Instant::now() + WAITS_FOR;
         loop {
@@ -135,9 +144,12 @@ impl Slots {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        let Some(ticket) = self.ticket else {
+            return;
+        };
         let mut queue = self.slots.queue();
-        queue.waiting.remove(&self.ticket);
-        queue.taken.remove(&self.ticket);
+        queue.waiting.remove(&ticket);
+        queue.taken.remove(&ticket);
         drop(queue);
         self.slots.changed.notify_waiters();
     }
@@ -192,11 +204,12 @@ mod tests {
         let slots = Arc::new(Slots::default());
         let mut taken = Vec::new();
         for _ in 0..SLOTS {
-            taken.push(slots.take(A).await.expect("free"));
+            taken.push(slots.take(A, u64::MAX).await.expect("free"));
         }
+        assert!(slots.take(B, FREE_BYTES).await.is_ok(), "it needs none");
         let waiting = tokio::spawn({
             let slots = slots.clone();
-            async move { slots.take(B).await }
+            async move { slots.take(B, FREE_BYTES + 1).await }
         });
         tokio::task::yield_now().await;
         taken.pop();

@@ -16,7 +16,7 @@ use crate::support::{
     eventually,
     http::{Answer, Request},
     peer::path_of,
-    provider::Provider,
+    provider::{Provider, is_for_bytes},
     stage::Stage,
 };
 
@@ -292,4 +292,38 @@ async fn events_are_for_clients_that_may_read() {
     let plan = stage.peer("own").set("CLIENT_ACCESS", "token");
     let own = plan.set("API_TOKEN_FILE", token.display()).start().await;
     assert_eq!(own.get(route::EVENTS).await.kind(), Kind::Unauthorized);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_sends_wrong_bytes_is_named_in_events_and_metrics() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    let content = Content::new("spoilt", 3 * PIECE);
+    let liar = Provider::bent(&content, |mut reply, seen| {
+        if is_for_bytes(seen) {
+            reply.body[0] ^= 1;
+        }
+        reply
+    })
+    .await;
+    stage.announce_provider("spoilt.bin", &liar).await;
+    let mut listener = Listener::at(own.addr).await;
+    assert_eq!(
+        own.download("spoilt.bin").await.kind(),
+        Kind::VerificationFailed
+    );
+    let failed = |events: &[Event]| transfer(events, &content, DownloadState::Failed);
+    let events = listener.until(|events| failed(events).is_some()).await;
+    let last: Transfer = events[failed(&events).unwrap()]
+        .of(event::TRANSFER)
+        .unwrap();
+    let url = liar.fixture.url();
+    let told = last.providers.iter().find(|provider| provider.url == url);
+    let fault = told.and_then(|provider| provider.fault.clone()).unwrap();
+    assert!(fault.contains("not what it should be"), "{fault}");
+    assert!(last.wasted_bytes >= PIECE as u64, "{last:?}");
+    let metrics = own.get(route::METRICS).await.text();
+    let counted = format!("vecino_verification_failures_total{{provider=\"{url}\"}} ");
+    assert!(metrics.contains(&counted), "{metrics}");
 }

@@ -13,6 +13,7 @@ mod chord;
 mod conformance;
 mod copies;
 mod crashes;
+mod crowd;
 mod events;
 mod faults;
 mod fetches;

@@ -1,0 +1,138 @@
+//! A crowd that wants the same at the same time: it feeds itself from the first piece on, whoever
+//! dies or lies in it, and everybody has the right bytes in the end.
+
+use futures_util::future::join_all;
+use vecino_rest::{
+    body::{Download, DownloadState, Have},
+    route,
+};
+
+use crate::support::{
+    content::{Content, PIECE},
+    eventually,
+    http::Request,
+    peer::{Door, Peer, Process},
+    provider::{Provider, is_for_bytes},
+    stage::Stage,
+    valve::Valve,
+};
+
+const NAME: &str = "crowd.bin";
+const PEERS: usize = 4;
+
+/// A seed at the end of a slow way.
+async fn seed(stage: &Stage, content: &Content) -> (Valve, Process) {
+    let valve = Valve::new().await;
+    let plan = stage.peer("seed").set("PUBLIC_URL", valve.url());
+    let seed = plan.holding(NAME, &content.bytes).spawn().await;
+    valve.lead_to(seed.addr);
+    seed.has_announced(1).await;
+    (valve, seed)
+}
+
+async fn begin(door: &Door) -> String {
+    let body = serde_json::json!({ "name": NAME }).to_string();
+    let response = door.send(&Request::json(route::DOWNLOADS, body)).await;
+    assert_eq!(response.status, 202, "{}", response.text());
+    response.json::<Download>().id
+}
+
+async fn done(door: &Door, id: &str) {
+    eventually("done", async || {
+        let download: Download = door.get(route::download(id)).await.json();
+        assert!(download.error.is_none(), "{download:?}");
+        download.state == DownloadState::Done
+    })
+    .await;
+}
+
+async fn peers(stage: &Stage, neighbour: &Peer) -> Vec<Peer> {
+    let plans = (0..PEERS).map(|number| stage.peer(&format!("peer{number}")));
+    join_all(plans.map(async |plan| plan.neighbour(neighbour.addr).start().await)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_feeds_itself_from_the_first_piece_on() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let content = Content::new("a crowd", 48 * PIECE);
+    let (_valve, seed) = seed(&stage, &content).await;
+    let peers = peers(&stage, &neighbour).await;
+    let ids = join_all(peers.iter().map(|peer| begin(peer))).await;
+    join_all(peers.iter().zip(&ids).map(|(peer, id)| done(peer, id))).await;
+    for peer in &peers {
+        peer.keeps(NAME, &content).await;
+    }
+    // Without each other they would have taken four copies from the seed.
+    let sent = seed.metric("vecino_sent_bytes_total").await;
+    assert!(sent < 3 * content.len(), "{} copies", sent / content.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_dies_or_lies_in_a_crowd_the_others_have_the_right_bytes() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let content = Content::new("a crowd with a liar", 48 * PIECE);
+    let (_valve, seed) = seed(&stage, &content).await;
+    let liar = Provider::bent(&content, |mut reply, seen| {
+        if is_for_bytes(seen) {
+            let middle = reply.body.len() / 2;
+            reply.body[middle] ^= 1;
+        }
+        reply
+    })
+    .await;
+    stage.announce_provider(NAME, &liar).await;
+    let peers = peers(&stage, &neighbour).await;
+    let dying = stage.peer("dying").neighbour(neighbour.addr).spawn().await;
+    begin(&dying).await;
+    let ids = join_all(peers.iter().map(|peer| begin(peer))).await;
+    eventually("in the middle", async || {
+        dying.metric("vecino_pieces_verified_total").await > 8
+    })
+    .await;
+    dying.kill();
+    join_all(peers.iter().zip(&ids).map(|(peer, id)| done(peer, id))).await;
+    for peer in &peers {
+        peer.keeps(NAME, &content).await;
+    }
+    drop(seed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_has_of_a_running_download_is_told_and_sent_and_nothing_else() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let content = Content::new("on its way", 24 * PIECE);
+    let (_valve, _seed) = seed(&stage, &content).await;
+    let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    let blob = route::blob(&content.digest);
+    assert_eq!(own.get(route::have(&content.digest)).await.status, 404);
+    let id = begin(&own).await;
+    let have: Have = loop {
+        let answer = own.get(route::have(&content.digest)).await;
+        if answer.status == 200 {
+            break answer.json();
+        }
+    };
+    assert!(!have.whole && have.size == content.len(), "{have:?}");
+    let bits = u128::from_str_radix(&have.have, 16).unwrap();
+    let has = |piece: usize| bits >> (23 - piece) & 1 == 1;
+    for piece in 0..24 {
+        let range = piece * PIECE..(piece + 1) * PIECE;
+        let header = format!("bytes={}-{}", range.start, range.end - 1);
+        let answer = own.send(&Request::get(&blob).with("Range", header)).await;
+        if answer.status == 206 {
+            assert!(answer.body == content.slice(range.start as u64..range.end as u64));
+        } else {
+            assert!(!has(piece) && answer.status == 404, "{piece}");
+        }
+    }
+    // A long poll is answered when something changes.
+    let since = format!("{}?since={}", route::have(&content.digest), have.version);
+    let later: Have = own.get(since).await.json();
+    assert!(later.whole || later.version != have.version);
+    done(&own, &id).await;
+    let whole: Have = own.get(route::have(&content.digest)).await.json();
+    assert!(whole.whole && whole.have.is_empty());
+}

@@ -368,32 +368,35 @@ impl Importer {
 
     /// Remembers hashed files and puts them into the catalogue; blocks on the disk.
     pub fn admit(&self, hashed: Vec<(Entry, Option<Arc<[Digest]>>)>) {
-        let changes = hashed.iter().map(|(entry, pieces)| {
-            let path = self.relative(entry.origin, &entry.path);
-            let Entry {
-                origin,
-                stamp,
-                digest,
-                ..
-            } = *entry;
-            Change::Put(
-                Row {
-                    origin,
-                    path,
-                    stamp,
-                    digest,
-                },
-                pieces.clone(),
-            )
-        });
+        let changes = hashed
+            .iter()
+            .map(|(entry, pieces)| self.row(entry, pieces.clone()));
         self.ledger.record(changes);
-        for (entry, _) in hashed {
-            // Whatever changed since it was hashed is looked at again and never shared as it was.
-            if entry.is_still() {
-                self.catalogue.insert(entry);
-            } else {
-                self.touch(entry.origin, &entry.path);
-            }
+        hashed.into_iter().for_each(|(entry, _)| self.show(entry));
+    }
+
+    /// The same for a small file, of which the disk is told with the next change.
+    pub fn admit_small(&self, entry: Entry) {
+        self.ledger.record_later(self.row(&entry, None));
+        self.show(entry);
+    }
+
+    fn row(&self, entry: &Entry, pieces: Option<Arc<[Digest]>>) -> Change {
+        let row = Row {
+            origin: entry.origin,
+            path: self.relative(entry.origin, &entry.path),
+            stamp: entry.stamp,
+            digest: entry.digest,
+        };
+        Change::Put(row, pieces)
+    }
+
+    fn show(&self, entry: Entry) {
+        // Whatever changed since it was hashed is looked at again and never shared as it was.
+        if entry.is_still() {
+            self.catalogue.insert(entry);
+        } else {
+            self.touch(entry.origin, &entry.path);
         }
     }
 

@@ -33,6 +33,9 @@ pub struct Kept {
     _reading: Reading,
 }
 
+/// A file of up to so many bytes is hashed again sooner than the disk is told of each.
+const SMALL: u64 = 64 << 10;
+
 impl Store {
     /// Keeps a finished part under `names`. Answers what the file is now, when the part became
     /// one; while that lives, the file stays. Blocks.
@@ -158,7 +161,11 @@ impl Store {
                         // Before anybody can see it.
                         _reading: self.cache.reading(&entry),
                     };
-                    self.importer.admit(vec![(entry.clone(), pieces)]);
+                    if pieces.is_none() && stamp.size <= SMALL {
+                        self.importer.admit_small(entry.clone());
+                    } else {
+                        self.importer.admit(vec![(entry.clone(), pieces)]);
+                    }
                     self.cache.grown();
                     return Ok((entry, kept));
                 }

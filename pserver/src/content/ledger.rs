@@ -16,6 +16,8 @@ use super::index::{Change, Index, IndexError, Row};
 
 /// A failed index is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Changes that may wait for the next one, for which nobody waits.
+const MAX_WAITING: usize = 256;
 /// Changes kept in memory; the oldest are forgotten first, and hashed again after a restart.
 const MAX_PENDING: usize = 100_000;
 
@@ -52,6 +54,19 @@ impl Ledger {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers `change` with the next one that is recorded, at the latest when there are many: a
+    /// crash before costs hashing a small file again.
+    pub fn record_later(&self, change: Change) {
+        let waiting = {
+            let mut state = self.state();
+            state.pending.push(change);
+            state.pending.len()
+        };
+        if waiting >= MAX_WAITING {
+            self.record([]);
+        }
     }
 
     /// Remembers `changes`, and what could not be written before. Blocks.
@@ -105,6 +120,12 @@ impl Ledger {
     }
 }
 
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.record([]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -129,6 +150,20 @@ mod tests {
             digest,
         };
         (digest, Change::Put(row, Some(Arc::from([digest, digest]))))
+    }
+
+    #[test]
+    fn what_waits_is_written_in_the_end() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("index.redb");
+        let (ledger, _) = Ledger::open(&path).expect("new");
+        for number in 0..MAX_WAITING + 3 {
+            ledger.record_later(change(&number.to_string()).1);
+        }
+        assert_eq!(ledger.state().pending.len(), 3);
+        drop(ledger);
+        let (_, rows) = Ledger::open(&path).expect("again");
+        assert_eq!(rows.len(), MAX_WAITING + 3);
     }
 
     #[test]

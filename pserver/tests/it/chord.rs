@@ -358,14 +358,15 @@ async fn twelve_processes_join_one_after_another_and_survive_the_loss_of_three()
         killed.elapsed() < Duration::from_secs(30),
         "the documented time"
     );
-    // Nobody is led to the dead.
+    // Nobody is led to the dead, once what was remembered of them is old.
     for asking in &peers {
-        let found = providers(asking, "of-all.bin").await;
-        assert!(
-            [0, 4, 7].iter().all(|at| !found.contains(&urls[*at])),
-            "{found:?}"
-        );
+        eventually("nobody is led to the dead", async || {
+            let found = providers(asking, "of-all.bin").await;
+            [0, 4, 7].iter().all(|at| !found.contains(&urls[*at]))
+        })
+        .await;
     }
+    assert!(killed.elapsed() < Duration::from_secs(30), "{killed:?}");
     let doors: Vec<&Door> = peers.iter().map(|peer| &**peer).collect();
     are_the_ring(&doors).await;
     println!("the ring is ideal again after {:?}", killed.elapsed());

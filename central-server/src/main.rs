@@ -35,6 +35,7 @@ fn main() -> ExitCode {
     }
     env_logger::Builder::from_default_env()
         .parse_filters(&config.log_filter)
+        .format_timestamp_millis()
         .init();
     central_server::open_files::raise_limit();
     match run(config) {

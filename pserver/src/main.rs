@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     };
     env_logger::Builder::from_default_env()
         .parse_filters(&config.log_filter)
+        .format_timestamp_millis()
         .init();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,7 +21,10 @@ use super::{
     request,
     respond::{self, Described, Prepared},
 };
-use crate::upload::{Slot, slots::Busy};
+use crate::upload::{
+    Slot,
+    slots::{Busy, What},
+};
 
 /// A long poll is held for so long.
 const HELD_FOR: Duration = Duration::from_secs(20);
@@ -37,8 +40,13 @@ fn not_held(digest: &Digest) -> ApiError {
     ApiError::new(Kind::NotFound, format!("this peer does not hold {digest}"))
 }
 
-/// Waits for a slot to send `bytes` in; a `HEAD` needs none.
-async fn slot(request: &HttpRequest, worker: &Worker, bytes: u64) -> Result<Slot, ApiError> {
+/// Waits for a slot to send `bytes` of `what` in; a `HEAD` needs none.
+async fn slot(
+    request: &HttpRequest,
+    worker: &Worker,
+    what: What,
+    bytes: u64,
+) -> Result<Slot, ApiError> {
     let bytes = if *request.method() == Method::HEAD {
         0
     } else {
@@ -47,7 +55,7 @@ async fn slot(request: &HttpRequest, worker: &Worker, bytes: u64) -> Result<Slot
     let asker = request
         .peer_addr()
         .map_or(IpAddr::from([0, 0, 0, 0]), |addr| addr.ip());
-    let slot = worker.shared.slots.take(asker, bytes).await;
+    let slot = worker.shared.slots.take(asker, what, bytes).await;
     slot.map_err(|Busy| {
         ApiError::new(
             Kind::Busy,
@@ -67,7 +75,7 @@ pub async fn get(
     if let Some(entry) = store.catalogue().by_digest(&digest)
         && let Some(file) = store.read(entry).await?
     {
-        let slot = slot(&request, &worker, file.entry().stamp.size).await?;
+        let slot = slot(&request, &worker, (digest, 0), file.entry().stamp.size).await?;
         let name = file.entry().name.clone();
         return respond::file(&request, &name, file, &worker.shared, Some(slot));
     }
@@ -90,7 +98,7 @@ pub async fn get(
                 ));
             }
             let length = range.end - range.start;
-            let slot = slot(&request, &worker, length).await?;
+            let slot = slot(&request, &worker, (digest, range.start), length).await?;
             let bytes = job.verified_stream(range);
             let shared = &worker.shared;
             Ok(respond::body(builder, length, shared, bytes, Some(slot)))

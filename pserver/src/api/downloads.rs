@@ -85,6 +85,7 @@ pub async fn begin(
     })?;
     let (fetcher, body) = (worker.fetcher.clone(), task.record.clone());
     actix_web::rt::spawn(async move { run(&fetcher, task, 1).await });
+    records.save_now().await;
     Ok(HttpResponse::Accepted()
         .insert_header((header::LOCATION, route::download(&body.id)))
         .json(body))

@@ -90,6 +90,11 @@ impl ResponseError for ApiError {
             }
             _ => {}
         }
+        if self.problem.kind() == Some(Kind::Busy) {
+            // Who comes back begins anew: on this connection, content would be sent by the web
+            // server from now on, and not as `upload` does it.
+            response.force_close();
+        }
         if let Some(size) = self.content_size {
             response.insert_header((header::CONTENT_RANGE, format!("bytes */{size}")));
         }

@@ -9,6 +9,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
+    ops::Range,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
@@ -19,6 +20,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::Errno,
+};
 use vecino_rest::{Digest, piece::Layout};
 
 use super::verify::{self, PieceHasher};
@@ -207,6 +212,10 @@ impl PieceWriter {
         if self.part.has(self.index) {
             return Ok(false);
         }
+        let piece = self.part.layout.range(self.index);
+        if self.at == piece.start {
+            reserve(&self.part.file, &piece)?;
+        }
         for block in blocks {
             self.part.file.write_all_at(block, self.at)?;
             self.at += block.len() as u64;
@@ -235,6 +244,17 @@ impl PieceWriter {
             part.verified[index as usize].store(true, Ordering::Release);
         }
         Ok(true)
+    }
+}
+
+/// Takes the disk space of a piece at once, which makes the writes cheaper. Only of this piece: of
+/// a large content a reader may want but one.
+fn reserve(file: &File, piece: &Range<u64>) -> io::Result<()> {
+    let length = piece.end - piece.start;
+    match fallocate(file, FallocateFlags::empty(), piece.start, length) {
+        // Not every file system can.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::INTR) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

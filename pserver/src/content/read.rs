@@ -8,12 +8,13 @@ use std::{
     fs::{self, File, Metadata},
     io,
     ops::Range,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
+use rustix::{buffer::spare_capacity, io::Errno};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{cache::Reading, catalogue::Entry, hash::open_regular, import::Importer, stamp::Stamp};
@@ -136,7 +137,16 @@ pub fn first_chunk(range: &Range<u64>) -> Range<u64> {
 /// Exactly the bytes of `range`. Blocks.
 pub fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let length = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-    let mut buffer = vec![0; length];
-    file.read_exact_at(&mut buffer, range.start)?;
+    // Memory that is read over needs no zeros first.
+    let mut buffer = Vec::with_capacity(length);
+    while buffer.len() < length {
+        let offset = range.start + buffer.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut buffer), offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    buffer.truncate(length);
     Ok(buffer.into())
 }

@@ -139,6 +139,13 @@ impl Records {
         }
     }
 
+    /// Writes them before it returns: who is told of a change finds it again after a crash. Where
+    /// that fails it is tried on, and said so, by [`save_changes`](Self::save_changes).
+    pub async fn save_now(self: &Arc<Self>) {
+        let records = self.clone();
+        let _ = spawn_blocking(move || records.save()).await;
+    }
+
     /// Writes them. Blocks.
     pub fn save(&self) -> io::Result<()> {
         let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);

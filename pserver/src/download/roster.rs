@@ -5,7 +5,10 @@
 //! it is asked again, longer each time, and after `MAX_FAILURES` in a row is asked only when a
 //! new lookup names it again. A partial provider is asked only for pieces that it said it has.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use rand::{Rng, seq::SliceRandom};
 use vecino_rest::{PeerUrl, event::TransferProvider, piece::Layout};
@@ -308,6 +311,18 @@ impl Roster {
             }
         }
         copies
+    }
+
+    /// Whether for each piece of `run` some partial provider has it.
+    pub fn is_had_by_others(&self, run: &Range<u32>) -> bool {
+        let has = |provider: &Provider, piece| match &provider.pieces {
+            Pieces::Some(Holdings { have, .. }) => {
+                provider.is_usable() && have.as_ref().is_some_and(|have| have.get(piece))
+            }
+            Pieces::Whole | Pieces::Unknown => false,
+        };
+        run.clone()
+            .all(|piece| self.providers.iter().any(|provider| has(provider, piece)))
     }
 
     /// Partial providers that are to be asked what they have, with the version that is known;

@@ -4,7 +4,14 @@
 //! It checks the form of what comes (status, length, time), never the content: that is
 //! [`crate::content::part::PieceWriter`]'s. Every wait here is bounded, and so is every body.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    ops::Range,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
@@ -58,10 +65,16 @@ const POLL_WITHIN: Duration = Duration::from_secs(40);
 /// The longest that a busy provider makes us wait.
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 
+type HttpClient = Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>;
+
 /// See the module. One a worker: its connections belong to it.
 #[derive(Clone)]
 pub struct Source {
-    client: Client<HttpsConnector<HttpConnector<Resolver>>, Empty<Bytes>>,
+    /// Asks what a provider has. Connections of their own: one that has seen a question is the
+    /// provider's web server's from then on, and content goes faster without it.
+    questions: HttpClient,
+    /// Fetches content.
+    content: HttpClient,
     /// Whether this peer is itself on loopback, and so may have providers there.
     on_loopback: bool,
     /// Bounds how many long lists of piece hashes are in memory at once.
@@ -76,7 +89,50 @@ pub struct Incoming {
     body: HyperBody,
     /// Bytes, when the provider says.
     pub length: Option<u64>,
+    /// How long it was kept waiting by our own limit.
+    pub held: Rc<Held>,
     limit: Arc<Limiter>,
+}
+
+/// Time for which the limit of this peer, and not the provider, kept a body waiting.
+#[derive(Debug, Default)]
+pub struct Held {
+    before: Cell<Duration>,
+    since: Cell<Option<Instant>>,
+}
+
+impl Held {
+    fn begins(&self) {
+        self.since.set(Some(Instant::now()));
+    }
+
+    fn ends(&self) {
+        self.before.set(self.so_far(Instant::now()));
+        self.since.set(None);
+    }
+
+    fn so_far(&self, now: Instant) -> Duration {
+        let since = self.since.get();
+        let now = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.before.get() + now
+    }
+
+    /// What `work` came to; `None` when it took longer than `within`, time that it was held not
+    /// counted.
+    pub async fn within<T>(&self, within: Duration, work: impl Future<Output = T>) -> Option<T> {
+        let (began, before) = (Instant::now(), self.so_far(Instant::now()));
+        let mut work = pin!(work);
+        loop {
+            let held = self.so_far(Instant::now()) - before;
+            let rest = (within + held).saturating_sub(began.elapsed());
+            if rest.is_zero() {
+                return None;
+            }
+            if let Ok(done) = timeout(rest, &mut work).await {
+                return Some(done);
+            }
+        }
+    }
 }
 
 /// What a partial provider says of its pieces.
@@ -96,6 +152,7 @@ impl Incoming {
         Self {
             length: body.size_hint().exact(),
             body,
+            held: Rc::default(),
             limit,
         }
     }
@@ -109,7 +166,9 @@ impl Incoming {
                     Ok(chunk) => {
                         // What is not read yet fills the connection, and so slows the provider
                         // down.
+                        self.held.begins();
                         self.limit.take(chunk.len() as u64).await;
+                        self.held.ends();
                         return Ok(Some(chunk));
                     }
                     // Trailers say nothing of interest.
@@ -183,13 +242,14 @@ impl Source {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .pool_idle_timeout(IDLE_FOR)
             .pool_max_idle_per_host(MAX_IDLE)
-            .http1_max_buf_size(READ_BUFFER)
-            .build(connector);
+            .http1_max_buf_size(READ_BUFFER);
         Self {
-            client,
+            questions: builder.build(connector.clone()),
+            content: builder.build(connector),
             on_loopback,
             piece_lists,
             limit,
@@ -198,6 +258,7 @@ impl Source {
 
     async fn get(
         &self,
+        client: &HttpClient,
         url: &PeerUrl,
         path: &str,
         range: Option<&Range<u64>>,
@@ -218,7 +279,7 @@ impl Source {
             .body(Empty::new())
             .map_err(|error| failed(error.to_string()))?;
         let answer = async {
-            let answer = self.client.request(request).await;
+            let answer = client.request(request).await;
             answer.map_err(|error| failed(chain(&error)))
         };
         timeout(within, answer)
@@ -237,7 +298,13 @@ impl Source {
             return Ok(vec![*digest]);
         }
         let response = self
-            .get(url, &route::pieces(digest), None, ANSWER_WITHIN)
+            .get(
+                &self.questions,
+                url,
+                &route::pieces(digest),
+                None,
+                ANSWER_WITHIN,
+            )
             .await?;
         let incoming = refuse_unless(response, StatusCode::OK, Arc::default())?;
         let is_measured = incoming.length.is_some();
@@ -278,7 +345,9 @@ impl Source {
         if let Some(since) = since {
             path += &format!("?since={since}");
         }
-        let response = self.get(url, &path, None, POLL_WITHIN).await?;
+        let response = self
+            .get(&self.questions, url, &path, None, POLL_WITHIN)
+            .await?;
         let most = layout.pieces() as usize + 4096;
         let body = refuse_unless(response, StatusCode::OK, Arc::default())?
             .all(most, SILENT_FOR)
@@ -321,7 +390,13 @@ impl Source {
         let whole = bytes == (0..layout.size());
         let range = (!whole).then_some(&bytes);
         let response = self
-            .get(url, &route::blob(digest), range, ANSWER_WITHIN)
+            .get(
+                &self.content,
+                url,
+                &route::blob(digest),
+                range,
+                ANSWER_WITHIN,
+            )
             .await?;
         let expected = if whole {
             StatusCode::OK
@@ -342,7 +417,9 @@ impl Source {
     /// against.
     pub async fn unverifiable(&self, url: &PeerUrl, name: &Name) -> Result<Incoming, Fault> {
         let path = format!("{}{}", frozen::DOWNLOAD, name.to_url_path());
-        let response = self.get(url, &path, None, ANSWER_WITHIN).await?;
+        let response = self
+            .get(&self.content, url, &path, None, ANSWER_WITHIN)
+            .await?;
         refuse_unless(response, StatusCode::OK, self.limit.clone())
     }
 }
@@ -370,4 +447,27 @@ fn refuse_unless(
         return Err(Fault::NotThere);
     }
     Err(Fault::Failed(format!("it answered {status}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn only_time_that_the_own_limit_takes_does_not_count() {
+        let held = Held::default();
+        assert_eq!(held.within(SHORT, pending::<()>()).await, None);
+        held.begins();
+        let done = held.within(SHORT, sleep(4 * SHORT)).await;
+        assert!(done.is_some(), "it was held all the time");
+        held.ends();
+        // What was held before is no credit.
+        assert_eq!(held.within(SHORT, pending::<()>()).await, None);
+    }
 }

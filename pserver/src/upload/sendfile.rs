@@ -12,9 +12,11 @@
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::sendfile,
     io::{ReadWriteFlags, preadv2},
 };
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
@@ -41,6 +43,10 @@ use crate::{
 
 /// Sent at once.
 const CHUNK: u64 = 1 << 20;
+/// So few bytes that the network has not taken yet hold up nobody.
+const NEARLY_SENT: u32 = 64 << 10;
+/// The socket takes what its buffer has room for: the system's default.
+const ANY_UNSENT: u32 = 0;
 
 /// What of a content is sent.
 enum Body {
@@ -118,13 +124,20 @@ impl Sender {
             let Ok(asker) = stream.peer_addr() else {
                 return Next::Closed;
             };
+            let (what, bytes) = ((request.digest, range.start), range.end - range.start);
             // Who is refused is told so by the web server.
-            let Ok(slot) = self.slots.take(asker.ip(), range.end - range.start).await else {
+            let Ok(slot) = self.slots.take(asker.ip(), what, bytes).await else {
                 return Next::Other(stream);
             };
+            if slot.is_waited_for() && is_gone(&stream) {
+                return Next::Closed;
+            }
             let answered = self
                 .answer(&mut stream, &request, &body, &name, range, size)
                 .await;
+            if answered.is_ok() && slot.is_waited_for() {
+                let _ = timeout(self.unread, nearly_sent(&stream)).await;
+            }
             drop(slot);
             match answered {
                 Ok(()) if !request.closes => silent = between,
@@ -238,6 +251,29 @@ async fn send(stream: &TcpStream, file: &File, chunk: &Range<u64>) -> io::Result
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether the client closed the connection while it waited.
+fn is_gone(stream: &TcpStream) -> bool {
+    let mut socket = [PollFd::new(stream, PollFlags::RDHUP)];
+    poll(&mut socket, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits until the network has taken nearly all that the socket holds. A piece fits into the buffer
+/// of a socket: whoever gave the slot to the next one when it is in there would send to everybody
+/// at once, and all would have their pieces late.
+async fn nearly_sent(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_notsent_lowat(NEARLY_SENT)?;
+    let sent = stream.async_io(Interest::WRITABLE, || {
+        let mut socket = [PollFd::new(stream, PollFlags::OUT)];
+        match poll(&mut socket, Some(&Timespec::default()))? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
+    });
+    sent.await?;
+    socket.set_tcp_notsent_lowat(ANY_UNSENT)
 }
 
 /// Has `chunk` read into the page cache, unless it is there already.

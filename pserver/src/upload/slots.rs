@@ -2,11 +2,13 @@
 //! fast; fair among those who ask.
 //!
 //! Invariants: of those who wait, the one whose asker has the fewest slots goes first, of equals
-//! the one who came first. A slot counts for `COUNTS_FOR` at most: who reads slowly holds nobody
-//! up. Who would wait for too long is told to come back.
+//! the one who wants what was not sent lately, of equals the one who came first. So a crowd gets
+//! different pieces, which its members then have from each other; nobody is passed over for longer
+//! than `PASSED_OVER_FOR`. A slot counts for `COUNTS_FOR` at most: who reads slowly holds nobody up.
+//! Who would wait for too long is told to come back.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet, VecDeque},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -16,6 +18,7 @@ use tokio::{
     sync::Notify,
     time::{sleep_until, timeout_at},
 };
+use vecino_rest::Digest;
 
 /// Slots.
 const SLOTS: usize = 3;
@@ -29,17 +32,53 @@ const FREE_BYTES: u64 = 256 << 10;
 const WAITS_FOR: Duration = Duration::from_secs(3);
 /// How long a slot counts.
 const COUNTS_FOR: Duration = Duration::from_secs(2);
+/// How long those go first who want what was not sent lately.
+const PASSED_OVER_FOR: Duration = Duration::from_secs(1);
+/// What was sent is remembered, so much of it.
+const MAX_SENT: usize = 1024;
 
 /// No slot became free in time: come back later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy;
+
+/// What is wanted: a content, from an offset on.
+pub type What = (Digest, u64);
+
+#[derive(Debug)]
+struct Waiting {
+    asker: IpAddr,
+    what: What,
+    since: Instant,
+}
+
+/// What was sent lately, or is being sent.
+#[derive(Debug, Default)]
+struct Sent {
+    all: HashSet<What>,
+    oldest_first: VecDeque<What>,
+}
+
+impl Sent {
+    fn add(&mut self, what: What) {
+        if !self.all.insert(what) {
+            return;
+        }
+        self.oldest_first.push_back(what);
+        if self.oldest_first.len() > MAX_SENT
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Queue {
     next: u64,
     /// Who holds a slot, and since when.
     taken: BTreeMap<u64, (IpAddr, Instant)>,
-    waiting: BTreeMap<u64, IpAddr>,
+    waiting: BTreeMap<u64, Waiting>,
+    sent: Sent,
 }
 
 impl Queue {
@@ -53,14 +92,16 @@ impl Queue {
         self.counting(now).filter(|(by, _)| *by == asker).count()
     }
 
-    /// A place in the queue; `None` when it is full.
-    fn enter(&mut self, asker: IpAddr) -> Option<u64> {
-        let own = self.waiting.values().filter(|by| **by == asker).count();
+    /// A place in the queue from `since` on; `None` when it is full.
+    fn enter(&mut self, asker: IpAddr, what: What, since: Instant) -> Option<u64> {
+        let waiting = self.waiting.values();
+        let own = waiting.filter(|other| other.asker == asker).count();
         if self.waiting.len() >= MAX_WAITING || own >= MAX_WAITING_OF_ONE {
             return None;
         }
         self.next += 1;
-        self.waiting.insert(self.next, asker);
+        let waiting = Waiting { asker, what, since };
+        self.waiting.insert(self.next, waiting);
         Some(self.next)
     }
 
@@ -71,14 +112,16 @@ impl Queue {
             let ends = self.counting(now).map(|(_, since)| *since + COUNTS_FOR);
             return Err(ends.min());
         }
-        let turn = self
-            .waiting
-            .iter()
-            .min_by_key(|(ticket, asker)| (self.held_by(**asker, now), **ticket));
-        match turn.map(|(next, asker)| (*next, *asker)) {
-            Some((next, asker)) if next == ticket => {
+        let turn = self.waiting.iter().min_by_key(|(ticket, waiting)| {
+            let was_sent = self.sent.all.contains(&waiting.what);
+            let is_passed_over = was_sent && now < waiting.since + PASSED_OVER_FOR;
+            (self.held_by(waiting.asker, now), is_passed_over, **ticket)
+        });
+        match turn {
+            Some((&next, &Waiting { asker, what, .. })) if next == ticket => {
                 self.waiting.remove(&ticket);
                 self.taken.insert(ticket, (asker, now));
+                self.sent.add(what);
                 Ok(())
             }
             _ => Err(None),
@@ -101,20 +144,33 @@ pub struct Slot {
     ticket: Option<u64>,
 }
 
+impl Slot {
+    /// Whether others may wait for it.
+    pub fn is_waited_for(&self) -> bool {
+        self.ticket.is_some()
+    }
+}
+
 impl Slots {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a slot in which `bytes` are sent to `asker`.
-    pub async fn take(self: &Arc<Self>, asker: IpAddr, bytes: u64) -> Result<Slot, Busy> {
+    /// Waits for a slot in which `bytes` of `what` are sent to `asker`.
+    pub async fn take(
+        self: &Arc<Self>,
+        asker: IpAddr,
+        what: What,
+        bytes: u64,
+    ) -> Result<Slot, Busy> {
         if bytes <= FREE_BYTES {
             return Ok(Slot {
                 slots: self.clone(),
                 ticket: None,
             });
         }
-        let ticket = self.queue().enter(asker).ok_or(Busy)?;
+        let entered = self.queue().enter(asker, what, Instant::now());
+        let ticket = entered.ok_or(Busy)?;
         // Leaves the queue, or gives the slot back, whatever happens from here on.
         let slot = Slot {
             slots: self.clone(),
@@ -162,15 +218,58 @@ mod tests {
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
+    /// What nobody else wants.
+    fn other() -> What {
+        (Digest::of(b"a"), rand::random())
+    }
+
+    #[test]
+    fn what_was_sent_waits_for_what_was_not() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        let (one, two) = (other(), other());
+        let tickets: Vec<_> = [one, one, two, other(), other()]
+            .into_iter()
+            .enumerate()
+            .map(|(number, what)| {
+                let asker = IpAddr::from([10, 0, 1, u8::try_from(number).expect("few")]);
+                queue.enter(asker, what, now).expect("room")
+            })
+            .collect();
+        assert_eq!(queue.try_take(tickets[0], now), Ok(()));
+        assert_eq!(queue.try_take(tickets[1], now), Err(None), "it was sent");
+        assert_eq!(queue.try_take(tickets[2], now), Ok(()));
+        // But not for ever.
+        let later = now + PASSED_OVER_FOR;
+        assert_eq!(queue.try_take(tickets[3], later), Err(None));
+        assert_eq!(queue.try_take(tickets[1], later), Ok(()));
+    }
+
+    #[test]
+    fn what_was_sent_is_forgotten_in_the_end() {
+        let mut sent = Sent::default();
+        for offset in 0..2 * MAX_SENT as u64 {
+            sent.add((Digest::of(b"a"), offset));
+            sent.add((Digest::of(b"a"), offset));
+        }
+        assert_eq!(
+            (sent.all.len(), sent.oldest_first.len()),
+            (MAX_SENT, MAX_SENT)
+        );
+        assert!(!sent.all.contains(&(Digest::of(b"a"), 0)));
+    }
+
     #[test]
     fn who_has_fewer_slots_goes_first() {
         let mut queue = Queue::default();
         let now = Instant::now();
-        let of_a: Vec<_> = (0..6).map(|_| queue.enter(A).expect("room")).collect();
+        let of_a: Vec<_> = (0..6)
+            .map(|_| queue.enter(A, other(), now).expect("room"))
+            .collect();
         for ticket in &of_a[..SLOTS] {
             assert_eq!(queue.try_take(*ticket, now), Ok(()));
         }
-        let of_b = queue.enter(B).expect("room");
+        let of_b = queue.enter(B, other(), now).expect("room");
         assert_eq!(queue.try_take(of_a[4], now), Err(Some(now + COUNTS_FOR)));
         queue.taken.remove(&of_a[0]);
         assert_eq!(queue.try_take(of_a[4], now), Err(None), "it is B's turn");
@@ -182,10 +281,10 @@ mod tests {
         let mut queue = Queue::default();
         let now = Instant::now();
         for _ in 0..SLOTS {
-            let ticket = queue.enter(A).expect("room");
+            let ticket = queue.enter(A, other(), now).expect("room");
             assert_eq!(queue.try_take(ticket, now), Ok(()));
         }
-        let next = queue.enter(A).expect("room");
+        let next = queue.enter(A, other(), now).expect("room");
         assert!(queue.try_take(next, now).is_err());
         assert_eq!(queue.try_take(next, now + COUNTS_FOR), Ok(()));
     }
@@ -193,10 +292,12 @@ mod tests {
     #[test]
     fn the_queue_is_bounded() {
         let mut queue = Queue::default();
+        let now = Instant::now();
         for _ in 0..MAX_WAITING_OF_ONE {
-            assert!(queue.enter(A).is_some());
+            assert!(queue.enter(A, other(), now).is_some());
         }
-        assert!(queue.enter(A).is_none() && queue.enter(B).is_some());
+        assert!(queue.enter(A, other(), now).is_none());
+        assert!(queue.enter(B, other(), now).is_some());
     }
 
     #[tokio::test]
@@ -204,12 +305,15 @@ mod tests {
         let slots = Arc::new(Slots::default());
         let mut taken = Vec::new();
         for _ in 0..SLOTS {
-            taken.push(slots.take(A, u64::MAX).await.expect("free"));
+            taken.push(slots.take(A, other(), u64::MAX).await.expect("free"));
         }
-        assert!(slots.take(B, FREE_BYTES).await.is_ok(), "it needs none");
+        assert!(
+            slots.take(B, other(), FREE_BYTES).await.is_ok(),
+            "it needs none"
+        );
         let waiting = tokio::spawn({
             let slots = slots.clone();
-            async move { slots.take(B, FREE_BYTES + 1).await }
+            async move { slots.take(B, other(), FREE_BYTES + 1).await }
         });
         tokio::task::yield_now().await;
         taken.pop();

@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 /// What a file of the content's part is called.
-fn part_file(content: &Content, extension: &str) -> String {
+pub(crate) fn part_file(content: &Content, extension: &str) -> String {
     format!("{}.{}.{extension}", content.digest, content.len())
 }
 

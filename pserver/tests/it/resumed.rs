@@ -10,7 +10,7 @@ use vecino_rest::{
 };
 
 use crate::{
-    crashes::{asked_again, slow, verified},
+    crashes::{asked_again, part_file, slow, verified},
     support::{
         content::{Content, PIECE},
         eventually,
@@ -19,6 +19,7 @@ use crate::{
         peer::Door,
         provider::Provider,
         stage::Stage,
+        valve::Valve,
     },
 };
 
@@ -35,10 +36,16 @@ async fn record(own: &Door, id: &str) -> Download {
     own.get(route::download(id)).await.json()
 }
 
+fn is_over(download: &Download) -> bool {
+    !matches!(
+        download.state,
+        DownloadState::Locating | DownloadState::Running
+    )
+}
+
 /// Waits until it ended; answers how.
 async fn ended(own: &Door, id: &str) -> Download {
-    let is_over = |state| !matches!(state, DownloadState::Locating | DownloadState::Running);
-    eventually("over", async || is_over(record(own, id).await.state)).await;
+    eventually("over", async || is_over(&record(own, id).await)).await;
     record(own, id).await
 }
 
@@ -88,6 +95,90 @@ async fn after_kill_9_a_download_runs_on_under_its_id() {
     let own = plan.spawn().await;
     assert_eq!(record(&own, &id).await.state, DownloadState::Done);
     assert!(provider.ranges().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_accepted_is_known_after_kill_9_at_once() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let plan = stage.peer("own").neighbour(neighbour.addr);
+    let content = Content::new("accepted", SIZE);
+    let provider = slow(&content).await;
+    stage.announce_provider("big.iso", &provider).await;
+    let own = plan.spawn().await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(begin(&own, r#"{"name":"big.iso"}"#).await);
+    }
+    own.kill();
+    let own = plan.spawn().await;
+    for id in ids {
+        assert_eq!(ended(&own, &id).await.state, DownloadState::Done);
+    }
+}
+
+/// Kills of either side, as many.
+const KILLS: usize = 50;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_kills_of_either_side_cost_no_byte_and_no_piece_twice() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let plan = stage.peer("own").neighbour(neighbour.addr);
+    let mut own = plan.spawn().await;
+    let mut kills = 0;
+    for round in 0.. {
+        if kills >= KILLS {
+            break;
+        }
+        let content = Content::new(&format!("kills {round}"), SIZE);
+        let name = format!("{round}.bin");
+        let watched = slow(&content).await;
+        stage.announce_provider(&name, &watched).await;
+        let valve = Valve::new().await;
+        let mortal = stage.peer(&format!("mortal{round}"));
+        let mortal = mortal.set("PUBLIC_URL", valve.url());
+        let mortal = mortal.holding(&name, &content.bytes);
+        let mut provider = mortal.spawn().await;
+        valve.lead_to(provider.addr);
+        provider.has_announced(1).await;
+
+        let id = begin(&own, &format!(r#"{{"name":"{name}"}}"#)).await;
+        let mut before = vec![false; content.pieces.len()];
+        let mut pieces = 0;
+        loop {
+            pieces += rand::random_range(1..4);
+            eventually("going on", async || {
+                let download = record(&own, &id).await;
+                is_over(&download) || download.verified_bytes >= (pieces * PIECE) as u64
+            })
+            .await;
+            if is_over(&record(&own, &id).await) {
+                break;
+            }
+            kills += 1;
+            if rand::random() {
+                provider.kill();
+                provider = mortal.spawn().await;
+                valve.lead_to(provider.addr);
+                continue;
+            }
+            let parts = own.parts();
+            own.kill();
+            assert_eq!(asked_again(&watched.ranges(), &before), 0);
+            watched.fixture.forget();
+            if parts.join(part_file(&content, "have")).exists() {
+                before = verified(&parts, &content);
+            }
+            own = plan.spawn().await;
+        }
+        let end = ended(&own, &id).await;
+        assert_eq!(end.state, DownloadState::Done, "{:?}", end.error);
+        assert_eq!(asked_again(&watched.ranges(), &before), 0);
+        own.keeps(&name, &content).await;
+        own.downloads(&name, &content).await;
+        assert_eq!(own.metric("vecino_verification_failures_total").await, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,19 @@ impl Run<'_> {
         self.ask_for_pieces(events, now);
     }
 
+    /// Takes back what waits in the queue of one that has everything, and that others have by now.
+    pub(super) fn withdraw(&self) {
+        let roster = self.roster.borrow();
+        for flight in self.flights.borrow().iter() {
+            if flight.is_waiting()
+                && roster.is_whole(flight.provider)
+                && roster.is_had_by_others(&flight.run)
+            {
+                flight.withdrawn.notify_one();
+            }
+        }
+    }
+
     /// Asks partial providers what they have.
     fn ask_for_pieces<'a>(&'a self, events: &mut Events<'a>, now: Instant) {
         let due = self.roster.borrow_mut().to_be_asked(now);

@@ -231,7 +231,10 @@ impl Run<'_> {
         let now = Instant::now();
         match event {
             Event::Landed(flight, outcome) => return self.landed(&flight, outcome, now),
-            Event::Holds(no, Ok(holdings)) => self.roster.borrow_mut().holds(no, holdings),
+            Event::Holds(no, Ok(holdings)) => {
+                self.roster.borrow_mut().holds(no, holdings);
+                self.withdraw();
+            }
             Event::Holds(no, Err(fault)) => {
                 self.roster.borrow_mut().holds_unknown(no, fault, now);
             }

@@ -13,8 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
+    sync::Notify,
     task::{JoinHandle, spawn_blocking},
-    time::timeout,
 };
 use vecino_rest::PeerUrl;
 
@@ -69,6 +69,8 @@ pub(super) struct Flight {
     pub(super) received: Cell<u64>,
     /// Bytes of them that were verified first by this.
     pub(super) verified: Cell<u64>,
+    /// Tells that it is not wanted any more, as long as its answer has not begun.
+    pub(super) withdrawn: Notify,
 }
 
 impl Flight {
@@ -83,7 +85,13 @@ impl Flight {
             delay: Cell::new(Duration::ZERO),
             received: Cell::new(0),
             verified: Cell::new(0),
+            withdrawn: Notify::new(),
         }
+    }
+
+    /// Whether it still waits for its answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.delay.get().is_zero()
     }
 }
 
@@ -117,23 +125,22 @@ impl Transfer<'_> {
     pub(super) async fn run(&self) -> Result<(), Stop> {
         let layout = self.job.layout;
         let run = &self.flight.run;
-        let mut incoming = self
-            .source
-            .run(&self.url, &self.job.digest, &layout, run)
-            .await?;
+        let asked = self.source.run(&self.url, &self.job.digest, &layout, run);
+        let mut incoming = tokio::select! {
+            answer = asked => answer?,
+            () = self.flight.withdrawn.notified() => return Err(Stop::Unwanted),
+        };
         self.flight.delay.set(self.flight.began.elapsed());
         let mut rest = Bytes::new();
         let mut writing: Option<Writing> = None;
         for piece in run.clone() {
             self.flight.at.set((piece, Instant::now()));
             let within = PIECE_WITHIN * 2u32.pow(self.failures.min(8));
-            let fetched = timeout(
-                within,
-                self.piece(&mut incoming, &mut rest, &mut writing, piece),
-            );
-            let fetched = fetched
-                .await
-                .unwrap_or_else(|_| Err(Stop::Fault(Fault::Failed("too slow".to_owned()))));
+            let held = incoming.held.clone();
+            let fetched = self.piece(&mut incoming, &mut rest, &mut writing, piece);
+            let fetched = held.within(within, fetched).await;
+            let fetched =
+                fetched.unwrap_or_else(|| Err(Stop::Fault(Fault::Failed("too slow".to_owned()))));
             if let Err(stop) = fetched {
                 // A piece that is complete is right or wrong whatever became of the next one.
                 self.settle(&mut writing).await?;

@@ -29,7 +29,7 @@ use crate::upload::{
 /// A long poll is held for so long.
 const HELD_FOR: Duration = Duration::from_secs(20);
 /// And no shorter than this, so that many changes make one answer.
-const GATHER: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(20);
 
 fn digest(text: &str) -> Result<Digest, ApiError> {
     text.parse()

@@ -21,7 +21,7 @@ use tokio::{
 use vecino_rest::Digest;
 
 /// Slots.
-const SLOTS: usize = 3;
+const SLOTS: usize = 6;
 /// Who waits at once, at most.
 const MAX_WAITING: usize = 256;
 /// Of one asker, who may be many behind one address.

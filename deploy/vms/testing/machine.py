@@ -57,7 +57,8 @@ class Machine:
             except OSError:
                 pass
             if time.monotonic() > deadline or self.process.poll() is not None:
-                raise RuntimeError(f"{self.name} does not boot: {(self.directory / 'console').read_text(errors='replace')[-2000:]}")
+                console = (self.directory / "console").read_text(errors="replace")
+                raise RuntimeError(f"{self.name} does not boot: {console[-2000:]}")
             time.sleep(0.05)
 
     def first_process(self):

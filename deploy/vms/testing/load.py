@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 
-WORKERS, PAUSE_SECONDS, CLIENT_WITHIN_SECONDS = 3, 0.02, 90
+WORKERS, PAUSE_SECONDS, CLIENT_WITHIN_SECONDS = 3, 0.02, 150
 
 
 class Load:
@@ -17,21 +17,30 @@ class Load:
                      for via in addresses if via != owner]
         random.Random(seed).shuffle(self.jobs)
         self.next, self.lock, self.stopping = 0, threading.Lock(), threading.Event()
+        self.running = set()
         self.done, self.failures, self.slowest = 0, [], 0.0
-        self.threads = [threading.Thread(target=self.work, args=(number,)) for number in range(WORKERS)]
+        self.threads = [threading.Thread(target=self.work, args=(number,), daemon=True) for number in range(WORKERS)]
         for thread in self.threads:
             thread.start()
 
     def download(self, via, name, target, *options):
         """Why it failed; None when it did not."""
+        process = subprocess.Popen(
+            [*self.host.prefix(), "env", "-i", f"URL_PEERAS={via}:80", "HOME=/nonexistent", self.client,
+             "--quiet", "download", name, "-o", target, "--if-exists", "overwrite", *options],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        with self.lock:
+            self.running.add(process)
         try:
-            done = subprocess.run(
-                [*self.host.prefix(), "env", "-i", f"URL_PEERAS={via}:80", "HOME=/nonexistent", self.client,
-                 "--quiet", "download", name, "-o", target, "--if-exists", "overwrite", *options],
-                capture_output=True, text=True, check=False, timeout=CLIENT_WITHIN_SECONDS)
+            _, said = process.communicate(timeout=CLIENT_WITHIN_SECONDS)
         except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
             return f"{name} through {via}: no end after {CLIENT_WITHIN_SECONDS} s"
-        return f"{name} through {via}: exit {done.returncode}: {done.stderr.strip()}" if done.returncode else None
+        finally:
+            with self.lock:
+                self.running.discard(process)
+        return f"{name} through {via}: exit {process.returncode}: {said.strip()}" if process.returncode else None
 
     def work(self, number):
         while not self.stopping.is_set():
@@ -51,3 +60,10 @@ class Load:
         self.stopping.set()
         for thread in self.threads:
             thread.join()
+
+    def close(self):
+        """Ends every client at once."""
+        self.stopping.set()
+        with self.lock:
+            for process in self.running:
+                process.kill()

@@ -1,31 +1,14 @@
-//! What the locator counts, in the text form of Prometheus.
-//!
-//! | metric | meaning |
-//! | --- | --- |
-//! | `vecino_lookups_total{kind,outcome}` | lookups: kind `unary`, `stream`, `search`, `place`, `legacy`; outcome `found`, `none`, `error` |
-//! | `vecino_lookup_seconds{kind}` | how long they took |
-//! | `vecino_registrations_total{outcome}` | Register: `ok`, `error` |
-//! | `vecino_deregistrations_total{outcome}` | Deregister: `ok`, `error` |
-//! | `vecino_keepalives_total{outcome}` | keep-alives: `ok`, `error` |
-//! | `vecino_announced_records_total` | records in acknowledged batches, withdrawn ones included |
-//! | `vecino_announce_batches_total{outcome}` | batches: `ok`, `error` |
-//! | `vecino_leases_live` | peers with a lease |
-//! | `vecino_leases_expired_total` | leases that ended because keep-alives stopped |
-//! | `vecino_forgotten_records_total` | records removed a day after their peer was gone |
-//! | `vecino_partial_records` | records of peers that hold some pieces only, in memory |
-//! | `vecino_peers`, `vecino_resources`, `vecino_records` | what the store has |
-//! | `vecino_commits_total`, `vecino_commit_records`, `vecino_commit_seconds` | group commits: number, records in each, duration |
-//! | `vecino_commit_queue_depth` | changes that wait for a commit |
-//! | `vecino_store_failing` | 1 while the store takes no changes |
-//! | `vecino_zone_members`, `vecino_zone_slots` | slots that are taken, and all of them |
-//! | `vecino_zone_joins_total{outcome}`, `vecino_zone_keepalives_total{outcome}` | Join and KeepAlive of zones: `ok`, `error` |
-//! | `vecino_streams_open{kind}` | open streams: `keepalive`, `announce`, `locate` |
-//! | `vecino_grpc_connections_total`, `vecino_grpc_connections_open` | accepted and open connections |
+//! What the locator counts, in the text form of Prometheus; each metric is described in
+//! `deploy/observability/METRICS.md`.
 //!
 //! Invariant: no label takes a value from outside, so the number of series is bounded, and
-//! nothing here tells who looked up what.
+//! nothing here tells who looked up what. A label's values are at 0 from the start, so that a rate
+//! sees its first increment.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
@@ -34,6 +17,7 @@ use prometheus_client::{
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
+        info::Info,
     },
     registry::Registry,
 };
@@ -157,6 +141,12 @@ impl Metrics {
                 metric
             }};
         }
+        let build = [("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "What runs", Info::new(build));
+        let started = SystemTime::now().duration_since(UNIX_EPOCH);
+        let started_at = Gauge::<f64, AtomicU64>::default();
+        started_at.set(started.unwrap_or_default().as_secs_f64());
+        registry.register("start_time_seconds", "When it started", started_at);
         let store = StoreMetrics::default();
         register!(
             store.commits.clone(),
@@ -183,7 +173,7 @@ impl Metrics {
             "store_failing",
             "1 while the store takes no changes"
         );
-        Self {
+        let metrics = Self {
             lookups: register!(Family::default(), "lookups", "Lookups"),
             lookup_seconds: register!(
                 Family::new_with_constructor(lookup_histogram as fn() -> Histogram),
@@ -235,6 +225,34 @@ impl Metrics {
             ),
             store,
             registry,
+        };
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    fn begin_at_zero(&self) {
+        use Lookup::{legacy, place, search, stream, unary};
+        for kind in [unary, stream, search, place, legacy] {
+            for outcome in [Outcome::found, Outcome::none, Outcome::error] {
+                drop(self.lookups.get_or_create(&LookupLabels { kind, outcome }));
+            }
+            drop(self.lookup_seconds.get_or_create(&KindLabel { kind }));
+        }
+        for outcome in [Outcome::ok, Outcome::error] {
+            for family in [
+                &self.registrations,
+                &self.deregistrations,
+                &self.keepalives,
+                &self.announce_batches,
+                &self.zone_joins,
+                &self.zone_keepalives,
+            ] {
+                drop(family.get_or_create(&OutcomeLabel { outcome }));
+            }
+        }
+        use StreamKind::{announce, keepalive, locate};
+        for kind in [keepalive, announce, locate] {
+            drop(self.streams.get_or_create(&StreamLabel { kind }));
         }
     }
 
@@ -285,5 +303,52 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Its rows: `| name{label,label} | type | meaning |`, under the heading of the locator.
+    const DOCUMENTED: &str = include_str!("../../deploy/observability/METRICS.md");
+
+    fn documented() -> BTreeSet<(String, String)> {
+        let (_, section) = DOCUMENTED
+            .split_once("## central-server\n")
+            .expect("a heading");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let rows = section.lines().filter_map(|line| {
+            let mut cells = line.strip_prefix("| `vecino_")?.split(" | ");
+            let name = cells.next()?.split(['{', '`']).next()?;
+            Some((format!("vecino_{name}"), cells.next()?.to_owned()))
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn what_is_documented_is_what_is_shown() {
+        let text = Metrics::new().text();
+        let shown = text.lines().filter_map(|line| {
+            let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+            // A counter's and an info's samples have a suffix that the family has not.
+            let suffix = match kind {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            Some((format!("{name}{suffix}"), kind.to_owned()))
+        });
+        let shown: BTreeSet<_> = shown.collect();
+        assert!(shown.len() > 20, "{text}");
+        assert_eq!(shown, documented());
+        for (name, _) in &shown {
+            assert!(
+                text.lines().any(|line| line.starts_with(name.as_str())),
+                "{name} is at nothing from the start"
+            );
+        }
     }
 }

@@ -231,7 +231,7 @@ impl Server {
             has_locator: is_central && !config.locators.is_empty(),
             store: store.clone(),
             presence: presence.clone(),
-            inbound: Inbound::new(Locator::new(strategies), metrics.clone()),
+            inbound: Inbound::new(Locator::new(strategies, metrics.clone()), metrics.clone()),
             downloads: Arc::new(Downloads::new(
                 store.parts().to_owned(),
                 Records::open(&config.data_dir),

@@ -306,7 +306,7 @@ impl Importer {
             match outcome {
                 Ok(Ok(hashed)) => {
                     self.metrics.files_hashed.inc();
-                    self.metrics.bytes_hashed.inc_by(hashed.stamp.size);
+                    self.metrics.hashed_bytes.inc_by(hashed.stamp.size);
                     if done.send((origin, path, hashed)).await.is_err() {
                         return;
                     }

@@ -6,7 +6,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -34,6 +37,8 @@ struct State {
 pub struct Ledger {
     path: PathBuf,
     state: Mutex<State>,
+    /// Beside the state, which is locked while the disk works.
+    failing: AtomicBool,
 }
 
 impl Ledger {
@@ -48,6 +53,7 @@ impl Ledger {
         let ledger = Self {
             path: path.to_owned(),
             state: Mutex::new(state),
+            failing: AtomicBool::new(false),
         };
         Ok((ledger, rows))
     }
@@ -85,6 +91,8 @@ impl Ledger {
             let too_many = state.pending.len().saturating_sub(MAX_PENDING);
             state.pending.drain(..too_many);
         }
+        let is_failing = state.failed_at.is_some();
+        self.failing.store(is_failing, Ordering::Relaxed);
     }
 
     fn write(&self, state: &mut State) -> Result<(), IndexError> {
@@ -103,6 +111,11 @@ impl Ledger {
             log::info!("the index of hashed files works again");
         }
         Ok(())
+    }
+
+    /// Whether the disk takes no changes now.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// The piece hashes of a content of several pieces. Blocks.
@@ -181,9 +194,11 @@ mod tests {
         }
         let (second, put) = change("second");
         ledger.record([put]);
+        assert!(ledger.is_failing());
         assert!(ledger.pieces(&second).expect("in memory").is_some());
         ledger.state().failed_at = Some(Instant::now() - AGAIN);
         ledger.record([]);
+        assert!(!ledger.is_failing());
         for digest in [first, second] {
             assert!(ledger.pieces(&digest).expect("on disk").is_some());
         }

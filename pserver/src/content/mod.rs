@@ -229,6 +229,11 @@ impl Store {
         }
     }
 
+    /// Whether the index of hashed files takes no changes now.
+    pub fn is_index_failing(&self) -> bool {
+        self.ledger.is_failing()
+    }
+
     /// Bytes that may still be stored for `origin`, on the way and at the end of it; a floor is
     /// left free.
     pub fn free_bytes(&self, origin: Origin) -> u64 {

@@ -49,6 +49,12 @@ impl Progress {
         }
     }
 
+    /// How many changes up to `change` have not reached the last follower; none without any.
+    pub fn behind(&self, change: u64) -> u64 {
+        let reached = self.state().reached.values().min().copied();
+        reached.map_or(0, |at| change.saturating_sub(at))
+    }
+
     /// Waits until `change`, and all before it, reached everybody.
     pub async fn reached(&self, change: u64) {
         let mut changed = self.changed.subscribe();
@@ -99,6 +105,7 @@ mod tests {
         first.reached(2);
         second.reached(1);
         assert!(waiting.as_mut().now_or_never().is_none(), "the second");
+        assert_eq!(progress.behind(5), 4);
         drop(second);
         assert!(waiting.as_mut().now_or_never().is_some());
     }

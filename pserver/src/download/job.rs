@@ -53,7 +53,7 @@ use super::{
 use crate::{
     content::{Store, keep::Kept, part::Part, read, stamp::Stamp},
     events::Events,
-    metrics::Metrics,
+    metrics::{Ended, Metrics},
 };
 
 /// A reader in order has so many bytes fetched ahead of it, and at least so many pieces: who reads
@@ -330,6 +330,14 @@ impl Job {
                 log::warn!("download of {:?}: {error}", self.name());
             }
         }
+        let ended = Ended {
+            outcome: match outcome {
+                Ok(()) => "done",
+                Err(JobError::Cancelled) => "cancelled",
+                Err(_) => "failed",
+            },
+        };
+        tools.metrics.downloads_ended.get_or_create(&ended).inc();
         self.end(outcome);
         self.tell(&tools.events);
     }

@@ -18,6 +18,8 @@ use vecino_rest::{
     overlay::OverlayView,
 };
 
+use crate::metrics::{Metrics, Outcome};
+
 /// How long a whole lookup may take, through all strategies: less than the 6 s that the own peer
 /// that asked waits, so that it gets an answer and does not give this neighbour up.
 pub const LOCATE_WITHIN: Duration = Duration::from_secs(5);
@@ -112,15 +114,17 @@ pub trait Strategy: Send + Sync + std::fmt::Debug {
 #[derive(Debug, Clone)]
 pub struct Locator {
     strategies: Vec<Arc<dyn Strategy>>,
+    metrics: Arc<Metrics>,
     /// [`LOCATE_WITHIN`]; tests are shorter.
     within: Duration,
 }
 
 impl Locator {
     /// A locator that tries `strategies` in this order.
-    pub fn new(strategies: Vec<Arc<dyn Strategy>>) -> Self {
+    pub fn new(strategies: Vec<Arc<dyn Strategy>>, metrics: Arc<Metrics>) -> Self {
         Self {
             strategies,
+            metrics,
             within: LOCATE_WITHIN,
         }
     }
@@ -135,8 +139,14 @@ impl Locator {
         for (left, strategy) in (1..=self.strategies.len()).rev().zip(&self.strategies) {
             let left = u32::try_from(left).unwrap_or(u32::MAX);
             let share = end.saturating_duration_since(Instant::now()) / left;
-            let asked = timeout(share, strategy.locate(query)).await;
-            match asked.unwrap_or(Err(LocateError::Unavailable)) {
+            let asked = Instant::now();
+            let answer = timeout(share, strategy.locate(query)).await;
+            let answer = answer.unwrap_or(Err(LocateError::Unavailable));
+            if let Some(outcome) = outcome(&answer) {
+                self.metrics
+                    .strategy_answered(strategy.kind(), outcome, asked.elapsed());
+            }
+            match answer {
                 Ok(variants) if !variants.is_empty() => return Ok(variants),
                 Ok(empty) => nobody = Some(empty),
                 Err(error @ LocateError::BadQuery(_)) => return Err(error),
@@ -178,6 +188,16 @@ impl Locator {
             }
         }
         Err(error)
+    }
+}
+
+/// What is counted of an answer: nothing where the question was not one for this strategy.
+fn outcome(answer: &Result<Vec<Variant>, LocateError>) -> Option<Outcome> {
+    match answer {
+        Ok(variants) if variants.is_empty() => Some(Outcome::unknown),
+        Ok(_) => Some(Outcome::found),
+        Err(LocateError::Unavailable) => Some(Outcome::failed),
+        Err(LocateError::BadQuery(_) | LocateError::Unsupported) => None,
     }
 }
 
@@ -246,6 +266,7 @@ mod tests {
                     .into_iter()
                     .map(|fixed| Arc::new(Fixed(fixed)) as Arc<dyn Strategy>)
                     .collect(),
+                Arc::default(),
             );
             assert_eq!(
                 locator.locate(&query).await.map(|variants| variants.len()),
@@ -283,6 +304,7 @@ mod tests {
         let silent = || Arc::new(Silent) as Arc<dyn Strategy>;
         let locator = |strategies| Locator {
             strategies,
+            metrics: Arc::default(),
             within: Duration::from_millis(300),
         };
         let all_silent = locator(vec![silent(), silent(), silent()]);

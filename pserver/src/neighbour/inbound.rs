@@ -73,10 +73,8 @@ impl Inbound {
 
     /// Who holds it; empty when nobody is known to.
     pub async fn locate(&self, query: LocateQuery) -> Result<Arc<Vec<Variant>>, LocateError> {
-        let lookup = async {
-            self.metrics.strategy_lookups.inc();
-            self.locator.locate(&query).await.map(Arc::new)
-        };
+        let began = Instant::now();
+        let lookup = async { self.locator.locate(&query).await.map(Arc::new) };
         let answer = self.answers.try_get_with_by_ref(&query, lookup).await;
         let outcome = match &answer {
             Ok(variants) if variants.is_empty() => Outcome::unknown,
@@ -87,6 +85,8 @@ impl Inbound {
             .lookups
             .get_or_create(&metrics::Lookup { outcome })
             .inc();
+        let took = began.elapsed().as_secs_f64();
+        self.metrics.lookup_seconds.observe(took);
         answer.map_err(|error| LocateError::clone(&error))
     }
 
@@ -145,7 +145,10 @@ mod tests {
             gate: Semaphore::new(0),
             fails,
         });
-        let inbound = Inbound::new(Locator::new(vec![strategy.clone()]), Arc::default());
+        let inbound = Inbound::new(
+            Locator::new(vec![strategy.clone()], Arc::default()),
+            Arc::default(),
+        );
         let query = LocateQuery {
             name: "a".parse().ok(),
             digest: None,

@@ -210,6 +210,8 @@ impl Outbound {
                 .neighbour_requests
                 .get_or_create(&metrics::Lookup { outcome })
                 .inc();
+            let took = asked.elapsed().as_secs_f64();
+            self.metrics.neighbour_request_seconds.observe(took);
             match reply {
                 Reply::Answer(answer) => return Ok(answer),
                 Reply::BadQuery(why) => return Err(OutboundError::BadQuery(why)),

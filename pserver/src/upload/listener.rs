@@ -10,6 +10,7 @@ use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::net::TcpStream;
 
 use super::sendfile::{Next, Sender};
+use crate::metrics::Metrics;
 
 /// Makes a [`BlobsFirst`] a worker.
 pub struct BlobsFirstFactory<F> {
@@ -65,6 +66,7 @@ where
     fn call(&self, stream: TcpStream) -> Self::Future {
         let (sender, web) = (self.sender.clone(), self.web.clone());
         async move {
+            let _open = Metrics::running(&sender.metrics.http_connections_open);
             match sender.serve(stream).await {
                 Next::Closed => Ok(()),
                 Next::Other(stream) => web.call(stream).await,

@@ -33,7 +33,7 @@ async fn twenty_thousand_unchanged_files_are_recognised_and_located_again() {
     let restarted = Instant::now();
     let own = plan.start().await;
     assert_eq!(own.metric("vecino_files_hashed_total").await, 0);
-    assert_eq!(own.metric("vecino_bytes_hashed_total").await, 0);
+    assert_eq!(own.metric("vecino_hashed_bytes_total").await, 0);
     assert_eq!(
         own.metric("vecino_files_recognised_total").await,
         FILES as u64

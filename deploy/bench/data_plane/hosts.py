@@ -20,6 +20,13 @@ CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+def enter(namespace):
+    """Moves the calling thread to the namespace of this name."""
+    with open(f"/run/netns/{namespace}", "rb") as file:
+        if LIBC.setns(file.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"setns {namespace}")
+
+
 class Host:
     """A namespace with one link to the switch."""
 
@@ -33,17 +40,19 @@ class Host:
         """What runs a command on it. It execs: the process id is the command's."""
         return [self.network.ip, "netns", "exec", self.namespace]
 
-    def connect(self, address, port, timeout):
-        """A connection from this host."""
+    def enter(self):
+        """Moves the calling thread to this host: the sockets that it makes from now on are here."""
+        enter(self.namespace)
+
+    def here(self, work):
+        """What `work()` gives on this host."""
         found = []
 
         def there():
             # A thread alone changes its namespace; a socket keeps that in which it was made.
             try:
-                with open(f"/run/netns/{self.namespace}", "rb") as namespace:
-                    if LIBC.setns(namespace.fileno(), CLONE_NEWNET):
-                        raise OSError(ctypes.get_errno(), f"setns {self.namespace}")
-                found.append(socket.create_connection((address, port), timeout))
+                self.enter()
+                found.append(work())
             except OSError as error:
                 found.append(error)
         thread = threading.Thread(target=there)
@@ -52,6 +61,10 @@ class Host:
         if isinstance(found[0], OSError):
             raise found[0]
         return found[0]
+
+    def connect(self, address, port, timeout):
+        """A connection from this host."""
+        return self.here(lambda: socket.create_connection((address, port), timeout))
 
     def get(self, url):
         """What `url` answers with 200 to this host."""

@@ -69,10 +69,10 @@ def serve(client, address):
             answered = body(peer, client, int(length[1]) if length else 0, answered, True)
 
 
-def quietly(client, address):
+def quietly(client, address, how=serve):
     """Serves; whoever hangs up is nobody's concern."""
     try:
-        serve(client, address)
+        how(client, address)
     except OSError:
         pass
 

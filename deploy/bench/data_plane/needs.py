@@ -50,12 +50,17 @@ def find(benchmarks):
         problems.append(f"missing {', '.join(lacking)}: apt-get install {' '.join(packages)}")
     if {"4", "5"} & set(benchmarks) and os.geteuid() != 0:
         problems.append("benchmarks 4 and 5 make network namespaces: run them as root, or leave them out by --only")
+    built, not_built = binaries()
+    if problems := problems + not_built:
+        raise Missing("\n".join(problems))
+    return found | built
+
+
+def binaries():
+    """Paths of Vecino's binaries, by name, and what is wrong with them."""
     default = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
     directory = Path(os.environ.get("VECINO_BIN", default)).resolve()
-    for name in BINARIES:
-        found[name] = str(directory / name)
-        if not os.access(found[name], os.X_OK):
-            problems.append(f"missing {found[name]}: cargo build --release --locked, or set VECINO_BIN")
-    if problems:
-        raise Missing("\n".join(problems))
-    return found
+    found = {name: str(directory / name) for name in BINARIES}
+    problems = [f"missing {path}: cargo build --release --locked, or set VECINO_BIN"
+                for path in found.values() if not os.access(path, os.X_OK)]
+    return found, problems

@@ -23,21 +23,35 @@ def environment(**settings):
 
 
 class Locator:
-    """A running `central-server`."""
+    """A `central-server`, running from the start."""
 
-    def __init__(self, scene, host=None):
+    def __init__(self, scene, host=None, **settings):
+        self.scene, self.name, self.host = scene, "locator", host
         self.address = f"{host.address if host else '127.0.0.1'}:{51015 if host else free_port()}"
-        directory = scene.directory("locator")
-        self.process = scene.start(
-            "locator", [scene.tools["central-server"]], directory,
-            environment(HOST=self.address, METRICS_ADDR="off"), host)
-        eventually("the locator listens", lambda: b"listening on" in self.process.log.read_bytes())
+        self.directory = scene.directory("locator")
+        self.settings = {"HOST": self.address, "METRICS_ADDR": "off"} | settings
+        self.process = None
+        self.start()
+
+    def start(self):
+        """Starts it, again if it has ended; it listens when this returns."""
+        log = self.directory / "locator.log"
+        said = log.stat().st_size if log.exists() else 0
+        self.process = self.scene.start(
+            "locator", [self.scene.tools["central-server"]], self.directory,
+            environment(**self.settings), self.host)
+
+        def listens():
+            if self.process.child.poll() is not None:
+                raise RuntimeError(f"the locator ended:\n{self.process.log.read_text()[-800:]}")
+            return b"listening on" in self.process.log.read_bytes()[said:]
+        eventually("the locator listens", listens)
 
 
 class Peer:
     """A running `pserver`."""
 
-    def __init__(self, scene, name, locator, host=None, port=None, neighbour=None, public=None):
+    def __init__(self, scene, name, locator, host=None, port=None, neighbour=None, public=None, **settings):
         self.scene, self.name, self.host = scene, name, host
         self.address = host.address if host else "127.0.0.1"
         self.port = port or (80 if host else free_port())
@@ -45,7 +59,7 @@ class Peer:
         self.shared, self.fetched = self.directory / "shared", self.directory / "downloads"
         self.shared.mkdir()
         self.locator, self.neighbour, self.public = locator, neighbour, public
-        self.process = None
+        self.settings, self.process = settings, None
 
     def endpoint(self):
         """`host:port` of its REST."""
@@ -76,7 +90,8 @@ class Peer:
             # Clients that change something must come from loopback.
             settings["BIND"] = "0.0.0.0"
         self.process = self.scene.start(
-            "pserver", [self.scene.tools["pserver"]], self.directory, environment(**settings), self.host)
+            "pserver", [self.scene.tools["pserver"]], self.directory,
+            environment(**(settings | self.settings)), self.host)
         return self
 
     def await_ready(self):

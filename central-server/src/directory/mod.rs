@@ -101,7 +101,8 @@ impl Directory {
         lease: Duration,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
-        let (leases, clock) = (Leases::new(lease), Clock::default());
+        let clock = Clock::read_every(sweep::pause(lease));
+        let leases = Leases::new(lease);
         let mut lapsed = HashMap::new();
         for (peer, row) in store.peers().await? {
             match row.state {

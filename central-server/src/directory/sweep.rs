@@ -30,8 +30,13 @@ pub async fn run(directory: Arc<Directory>) {
     tokio::join!(end_leases(&directory), forget_records(&directory));
 }
 
+/// The pause between two looks at leases of that duration.
+pub(super) fn pause(lease: Duration) -> Duration {
+    (lease / 4).clamp(Duration::from_millis(100), Duration::from_secs(1))
+}
+
 async fn end_leases(directory: &Directory) {
-    let every = (directory.lease() / 4).clamp(Duration::from_millis(100), Duration::from_secs(1));
+    let every = pause(directory.lease());
     let mut unmarked = Vec::new();
     loop {
         tokio::time::sleep(every).await;

@@ -434,6 +434,29 @@ async fn a_store_that_takes_no_changes_is_told_of_once() {
     .await;
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_locator_that_stood_still_denies_nobody_when_it_goes_on() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = command(directory.path());
+    command.env("METRICS_ADDR", "off").env("LEASE_SECONDS", "2");
+    let process = Process::spawn(&mut command);
+    let mut client = Client::new(channel(process.addr).await);
+    let mut peer = Peer::register(client.clone(), registration(1)).await;
+    peer.announce(&[record("song.mp3", "one")]).await;
+    peer.kept_alive().await.expect("is kept");
+    let pid = Pid::from_raw(process.child.id().cast_signed()).expect("a process");
+    kill_process(pid, Signal::STOP).expect("stops");
+    // Longer than a lease, and as long as it would take the sweeper to notice.
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    kill_process(pid, Signal::CONT).expect("goes on");
+    let found = providers(&mut client, by_name("song.mp3")).await;
+    assert_eq!(found, [peer.url()]);
+    peer.kept_alive().await.expect("its lease goes on");
+}
+
 /// The open files that a process may have: soft and hard.
 #[cfg(target_os = "linux")]
 fn open_files(process: &Process) -> (String, String) {

@@ -14,6 +14,7 @@ pub mod limit;
 pub mod locate;
 pub mod metrics;
 pub mod neighbour;
+pub mod open_files;
 pub mod server;
 pub mod upload;
 

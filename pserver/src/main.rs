@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         .parse_filters(&config.log_filter)
         .format_timestamp_millis()
         .init();
+    pserver::open_files::raise_limit();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

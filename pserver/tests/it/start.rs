@@ -6,7 +6,10 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Command, Output},
+    time::Duration,
 };
+
+use tokio::time::timeout;
 
 use crate::support::{eventually, stage::Stage};
 
@@ -188,4 +191,23 @@ async fn a_wrong_number_in_a_query_is_named() {
     assert!(!problem.detail.contains("deserialize"), "{problem:?}");
     let response = peer.get("/v1/files/a?from=127.0.0.1:9").await;
     assert_ne!(response.status, 400, "{}", response.text());
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_beyond_the_soft_limit_of_open_files_keep_nobody_out() {
+    let stage = Stage::start().await;
+    let plan = stage.peer("own").holding("a.txt", b"a");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -S -n 64; exec \"$0\""])
+        .arg(env!("CARGO_BIN_EXE_pserver"));
+    let own = plan.spawn_by(command).await;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(tokio::net::TcpStream::connect(own.addr).await.unwrap());
+    }
+    // They would be closed after 10 s, and then let others in.
+    let answered = timeout(Duration::from_secs(8), own.download("a.txt")).await;
+    assert_eq!(answered.expect("answered").status, 200);
 }

@@ -141,7 +141,8 @@ impl Plan {
         Some(self.spawn_by(command).await)
     }
 
-    async fn spawn_by(&self, mut command: Command) -> Process {
+    /// As [`Plan::spawn`], by a command that becomes the binary.
+    pub(crate) async fn spawn_by(&self, mut command: Command) -> Process {
         let mut child = command
             .current_dir(&self.home)
             .env_clear()

@@ -123,7 +123,7 @@ def measure(result, told, during, seconds):
             result.failures.append(f"{one.kind} at {one.peer}: wrong bytes or a wrong answer")
         if one.seconds >= HANG_SECONDS:
             result.failures.append(f"{one.kind} at {one.peer} hung for {one.seconds:.0f} s")
-        if not suffers:
+        if one.peer != scenario.at:
             result.longest = max(result.longest, one.seconds)
     result.during = sum(not one.error for one in during) / seconds
     if result.errors:

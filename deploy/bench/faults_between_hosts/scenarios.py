@@ -23,7 +23,7 @@ class Scenario:
     suffers: tuple = ()
     options: dict = field(default_factory=dict)
     heals: float = 10  # seconds after its end until everything is right
-    longest: float = 12  # seconds of any answer to clients of peers that do not suffer
+    longest: float = 12  # seconds of any answer to clients of all peers but `at`
     alerts: tuple = ()  # that must fire, and
     may_fire: tuple = ()  # that may, with the timing of a short test
 

@@ -218,6 +218,16 @@ impl Leases {
         }
     }
 
+    /// Prolongs every lease that is not over.
+    pub fn renew_all(&self, now: Duration) {
+        let (now_ms, ends_ms) = (millis(now), self.end_of_lease_from(now));
+        let table = self.read();
+        let live = table.by_number.values();
+        for lease in live.filter(|lease| lease.is_live(now_ms)) {
+            lease.ends_ms.fetch_max(ends_ms, Relaxed);
+        }
+    }
+
     /// How many records the store has for the peer, as far as it was told since its lease began.
     pub fn records(&self, peer: PeerNo) -> Option<u64> {
         let table = self.read();

@@ -58,7 +58,12 @@ impl Directory {
     /// store stay in `unmarked` for the next time.
     async fn end_expired(&self, unmarked: &mut Vec<(PeerNo, TokenHash)>) {
         let room = EXPIRED_AT_ONCE.saturating_sub(unmarked.len());
-        let expired = self.leases.expire(self.clock.now(), room);
+        let now = self.clock.now();
+        if self.store_fault().is_some() {
+            // Who lost its connection cannot register again, and is not gone for that.
+            self.leases.renew_all(now);
+        }
+        let expired = self.leases.expire(now, room);
         if !expired.is_empty() {
             log::info!("{} leases are over", expired.len());
             self.metrics.leases_expired.inc_by(expired.len() as u64);

@@ -436,6 +436,52 @@ async fn a_store_that_takes_no_changes_is_told_of_once() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
+async fn while_nobody_can_register_nobody_is_gone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = limitable(directory.path());
+    command.env("METRICS_ADDR", "off").env("LEASE_SECONDS", "2");
+    let process = Process::spawn(&mut command);
+    let mut client = connect(process.addr).await;
+    let mut peer = Peer::register(client.clone(), registration(1)).await;
+    peer.announce(&[record("song.mp3", "one")]).await;
+    let file = directory.path().join("data/locator.redb");
+    let length = std::fs::metadata(&file).expect("is there").len();
+    limit_files(&process, Some(length));
+    for part in 0.. {
+        let many = (0..400).map(|n| record(&format!("{part}/{n}/{}", "x".repeat(200)), "more"));
+        let batch = peer.batch(many.collect(), Vec::new());
+        if peer.send(batch).await.is_err() {
+            break;
+        }
+        peer.kept_alive().await.expect("is kept until then");
+    }
+    // As long as two leases and more.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let mut found = 0;
+    while std::time::Instant::now() < until {
+        match client.locate(by_name("song.mp3")).await {
+            Ok(located) => {
+                assert_eq!(located.into_inner().variants.len(), 1);
+                found += 1;
+            }
+            // The engine is being opened again.
+            Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}"),
+        }
+    }
+    assert!(found > 100, "{found}");
+    limit_files(&process, None);
+    eventually("who stays away is gone in the end", || {
+        let mut client = client.clone();
+        async move {
+            let located = client.locate(by_name("song.mp3")).await;
+            located.is_ok_and(|located| located.into_inner().variants.is_empty())
+        }
+    })
+    .await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
 async fn a_locator_that_stood_still_denies_nobody_when_it_goes_on() {
     use rustix::process::{Pid, Signal, kill_process};
 

@@ -25,6 +25,18 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 #[test]
+fn what_is_over_is_not_renewed_with_the_others() {
+    let leases = Leases::new(seconds(15));
+    let (over, live) = (row(1, 1), row(2, 2));
+    leases.grant(PeerNo(1), &over, 1, None, 0, seconds(0));
+    leases.grant(PeerNo(2), &live, 1, None, 0, seconds(10));
+    leases.renew_all(seconds(20));
+    assert_eq!(leases.of_id(&over.id, seconds(20)), None);
+    assert_eq!(leases.of_id(&live.id, seconds(34)), Some(PeerNo(2)));
+    assert_eq!(leases.of_id(&live.id, seconds(35)), None);
+}
+
+#[test]
 fn a_lease_ends_exactly_when_keep_alives_stopped_for_its_duration() {
     let leases = Leases::new(seconds(15));
     let peer = row(1, 1);

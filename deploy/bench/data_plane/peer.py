@@ -23,14 +23,16 @@ def environment(**settings):
 
 
 class Locator:
-    """A `central-server`, running from the start."""
+    """A `central-server`, running from the start; `prepare` gets its directory before."""
 
-    def __init__(self, scene, host=None, **settings):
+    def __init__(self, scene, host=None, prepare=None, **settings):
         self.scene, self.name, self.host = scene, "locator", host
         self.address = f"{host.address if host else '127.0.0.1'}:{51015 if host else free_port()}"
         self.directory = scene.directory("locator")
         self.settings = {"HOST": self.address, "METRICS_ADDR": "off"} | settings
         self.process = None
+        if prepare:
+            prepare(self.directory)
         self.start()
 
     def start(self):

@@ -87,6 +87,8 @@ class Process:
         if self.child.poll() is not None:
             return
         self.child.terminate()
+        # One that is stopped would not see that.
+        os.kill(self.pid, signal.SIGCONT)
         try:
             self.child.wait(ENDS_WITHIN_SECONDS)
         except subprocess.TimeoutExpired:

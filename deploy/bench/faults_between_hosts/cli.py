@@ -18,6 +18,7 @@ from .fleet import Fleet
 from .load import Load
 from .play import play
 from .scenarios import SCENARIOS
+from .watch import Watch
 
 TOOLS = {"ip": "iproute2", "nft": "nftables", "mount": "mount", "umount": "mount"}
 # What a login shell or a unit without limits gives.
@@ -55,6 +56,8 @@ it wrote, and needs root. Exit 1: a bound was broken; 2: something that it needs
     options.add_argument("--only", type=names, default=list(SCENARIOS), help="scenarios, with commas [all]")
     options.add_argument("--seed", type=int, default=None, help="of the load's choices [the time; printed]")
     options.add_argument("--list", action="store_true", help="say what the scenarios are, and end")
+    options.add_argument("--alerts", action="store_true",
+                         help="scrape with a real Prometheus, and see that the alerts fire that should")
     options.add_argument("--verbose", action="store_true", help="say which errors clients were told")
     options.add_argument("--keep-logs", type=Path, help="copy the servers' logs to this directory at the end")
     return options
@@ -67,16 +70,16 @@ def list_scenarios():
     columns(("scenario", "at", "lasts (s)", "heals within (s)", "answers within (s)", "what happens"), rows)
 
 
-def find_tools(only):
+def find_tools(options):
     """What the run needs, by name."""
     found, problems = needs.binaries()
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    for tool, package in TOOLS.items():
+    for tool, package in (TOOLS | ({"prometheus": "prometheus"} if options.alerts else {})).items():
         found[tool] = shutil.which(tool, path=path)
         if not found[tool]:
             problems.append(f"missing {tool}: apt-get install {package}")
     found["tc"] = None
-    if any(scenario.kind == "clock" for scenario in only) and not Path(FAKETIME).exists():
+    if any(scenario.kind == "clock" for scenario in options.only) and not Path(FAKETIME).exists():
         problems.append(f"missing {FAKETIME}: apt-get install libfaketime, or leave out 'clock jumps'")
     if os.geteuid() != 0:
         problems.append("it makes network namespaces: run it as root")
@@ -100,11 +103,12 @@ def run(options, tools, number):
     results, began, load = [], time.monotonic(), None
     try:
         fleet = Fleet(scene)
+        watch = Watch(fleet) if options.alerts else None
         load = Load(fleet, seed)
         for scenario in options.only:
             if sys.stderr.isatty():
                 print(f"\r\033[K  run {number}: {scenario.name}", end="", file=sys.stderr, flush=True)
-            results.append(play(fleet, load, scenario))
+            results.append(play(fleet, load, scenario, watch))
         peaks = ", ".join(f"{name} {server.process.peak_bytes() >> 20}"
                           for name, server in fleet.processes().items())
     finally:
@@ -118,9 +122,18 @@ def run(options, tools, number):
         if results:
             say(f"\nrun {number} of {options.runs}, seed {seed}: {time.monotonic() - began:.0f} s")
             columns(HEAD, [row(result) for result in results])
+            if options.alerts:
+                columns(("scenario", "alerts that had to fire", "that fired"),
+                        [(result.scenario.name, short(result.scenario.alerts), short(result.alerts))
+                         for result in results])
             tell(results, options.verbose)
     say(f"  peaks of memory (MiB): {peaks}")
     return all(not result.failures for result in results)
+
+
+def short(alerts):
+    """Names of alerts, without what they all begin with."""
+    return ", ".join(alert.removeprefix("Vecino") for alert in alerts) or "-"
 
 
 def tell(results, verbose):
@@ -155,7 +168,7 @@ def main():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     try:
-        tools = find_tools(options.only)
+        tools = find_tools(options)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(OPEN_FILES, hard), hard))
         right = [run(options, tools, number + 1) for number in range(options.runs)]

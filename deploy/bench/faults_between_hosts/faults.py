@@ -7,6 +7,7 @@ are touched.
 import email.utils
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +19,11 @@ from pathlib import Path
 from data_plane.peer import Peer
 from data_plane.scene import eventually
 
-from .fleet import made
+from .fleet import METRICS_PORT, made
 
 HERE = Path(__file__).resolve().parent
+PROXIES = {"trickle": HERE / "trickle.py", "liar": HERE.parent / "data_plane" / "liar.py"}
+OVERLAY_PORT = 51080
 DAY = 86_400
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 
@@ -69,6 +72,25 @@ class Killed(Fault):
 
     def end(self):
         self.server.start()
+
+
+class KilledWithLinks(Killed):
+    """As Killed, where every peer can also look up by flood."""
+
+    def prepare(self):
+        seeds = ",".join(f"{peer.address}:{OVERLAY_PORT}" for peer in self.fleet.peers.values())
+        links = {"LOCATE_BY": "central,flood", "OVERLAY_PORT": OVERLAY_PORT, "OVERLAY_SEEDS": seeds}
+        self.set(lambda settings: settings | links)
+
+    def tidy(self):
+        added = {"LOCATE_BY", "OVERLAY_PORT", "OVERLAY_SEEDS"}
+        self.set(lambda settings: {key: value for key, value in settings.items() if key not in added})
+
+    def set(self, changed):
+        """Restarts every peer with changed settings."""
+        for peer in self.fleet.peers.values():
+            peer.settings = changed(peer.settings)
+        self.restart(*self.fleet.peers)
 
 
 class Stopped(Fault):
@@ -134,10 +156,12 @@ class BadLink(Fault):
         self.fleet.scene.end(self.wire)
 
 
-class SlowProvider(Fault):
-    """One more peer that has every file and lets one byte a second out."""
+class BadProvider(Fault):
+    """One more peer that has every file, behind a proxy that lets one byte a second through
+    (`proxy="trickle"`) or spoils what passes (`"liar"`)."""
 
     def begin(self):
+        self.wrong = self.wrong_pieces()
         scene, host = self.fleet.scene, self.fleet.network.host("extra")
         neighbour = self.fleet.peers["peer1"].endpoint()
         self.peer = Peer(scene, "extra", self.fleet.locator, host, port=8080, neighbour=neighbour,
@@ -146,16 +170,24 @@ class SlowProvider(Fault):
             path = self.peer.shared / file.name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(made(file.name, file.size))
-        self.proxy = scene.start("trickle", [
-            sys.executable, HERE / "trickle.py", f"{host.address}:80", f"127.0.0.1:{self.peer.port}",
-        ], scene.directory("trickle"), host=host)
+        self.proxy = scene.start("proxy", [
+            sys.executable, PROXIES[self.options["proxy"]], f"{host.address}:80", f"127.0.0.1:{self.peer.port}",
+        ], scene.directory("proxy"), host=host)
         self.peer.start().await_ready().await_announced()
 
     def end(self):
         self.fleet.scene.end(self.peer.process, self.proxy)
         self.fleet.scene.delete(self.peer.directory)
 
+    def wrong_pieces(self):
+        """How many pieces the peers found to be wrong so far."""
+        return sum(float(line.rsplit(" ", 1)[1]) for peer in self.fleet.peers.values()
+                   for line in peer.ask("GET", "/metrics")[2].decode().splitlines()
+                   if line.startswith("vecino_verification_failures_total{"))
+
     def doubt(self):
+        if self.options["proxy"] == "liar":
+            return None if self.wrong_pieces() > self.wrong else "nobody asked the liar"
         return None if b"asked for bytes" in self.proxy.log.read_bytes() else "nobody asked the slow provider"
 
 
@@ -199,6 +231,36 @@ class FullDisk(Fault):
 
     def end(self):
         self.file.unlink()
+
+
+class FullLocator(FullDisk):
+    """The same at the locator, while more is announced than its store has room for."""
+
+    def begin(self):
+        super().begin()
+        self.new = self.fleet.peers["peer1"].shared / "new"
+        self.new.mkdir()
+        for number in range(self.options["files"]):
+            (self.new / f"{number}.txt").write_text(f"{number}\n")
+
+    def end(self):
+        self.was_failing = not self.is_ready()
+        super().end()
+
+    def is_ready(self):
+        """Whether the locator says that it takes changes."""
+        try:
+            return self.fleet.peers["peer2"].host.get(f"http://{self.server.host.address}:{METRICS_PORT}/readyz")
+        except OSError:
+            return False
+
+    def doubt(self):
+        if not self.was_failing:
+            return "the locator's store had room for everything"
+        return None if self.is_ready() else "the locator takes no changes, though its disk has room again"
+
+    def tidy(self):
+        shutil.rmtree(self.new)
 
 
 class NoFiles(Fault):
@@ -356,9 +418,11 @@ KINDS = {
     "stopped": Stopped,
     "cut": Cut,
     "bad link": BadLink,
-    "slow provider": SlowProvider,
+    "killed with links": KilledWithLinks,
+    "bad provider": BadProvider,
     "slow readers": SlowReaders,
     "full disk": FullDisk,
+    "full locator": FullLocator,
     "no files": NoFiles,
     "clock": ClockJump,
     "mute neighbour": MuteNeighbour,

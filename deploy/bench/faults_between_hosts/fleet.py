@@ -20,7 +20,8 @@ METRICS_PORT = 51016
 CACHE_LIMIT = "4M"
 # Small ones in numbers, and some of several pieces.
 SIZES = [48 << 10] * 16 + [160 << 10] * 12 + [400 << 10] * 8 + [3 << 20] * 4
-# Of the peer that has a disk of its own: all that it shares, its cache, and what must stay free.
+# Of the locator, and of the peer that has a disk of its own: all that it shares, its cache, and what
+# must stay free.
 DISK_BYTES = 96 << 20
 DISK_OF = "peer2"
 
@@ -51,7 +52,7 @@ class Fleet:
         self.scene = scene
         self.network = Network(scene)
         host = self.network.host("locator")
-        self.locator = Locator(scene, host, LEASE_SECONDS=LEASE_SECONDS,
+        self.locator = Locator(scene, host, self.small_disk, LEASE_SECONDS=LEASE_SECONDS,
                                METRICS_ADDR=f"{host.address}:{METRICS_PORT}")
         self.peers = {}
         names = [f"peer{number + 1}" for number in range(PEERS)]
@@ -62,21 +63,18 @@ class Fleet:
             # A ring, and the one after the next in case that the next is down.
             following = [self.peers[names[(number + step) % PEERS]].endpoint() for step in (1, 2)]
             self.peers[name].neighbour = ",".join(following)
-        self.disk = self.small_disk(self.peers[DISK_OF])
+        self.small_disk(self.peers[DISK_OF].directory)
+        self.peers[DISK_OF].shared.mkdir()
         self.files = [self.share(number, size, names) for number, size in enumerate(SIZES)]
         for peer in self.peers.values():
             peer.start()
         for peer in self.peers.values():
             peer.await_ready().await_announced()
 
-    def small_disk(self, peer):
-        """Gives a peer a small disk of its own."""
-        mount = self.scene.tools["mount"]
-        directory = peer.directory
-        run(mount, "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "vecino-faults", directory)
+    def small_disk(self, directory):
+        """Makes a directory a small disk of its own."""
+        run(self.scene.tools["mount"], "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "vecino-faults", directory)
         self.scene.closers.append(lambda: run(self.scene.tools["umount"], "--lazy", directory))
-        peer.shared.mkdir()
-        return directory
 
     def share(self, number, size, names):
         """Makes a file, shared by two peers that are not neighbours in the ring."""

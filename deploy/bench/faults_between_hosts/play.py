@@ -14,7 +14,7 @@ from data_plane.scene import eventually
 from .faults import KINDS
 from .load import HANG_SECONDS
 
-BEFORE_SECONDS = 3
+BEFORE_SECONDS = 2.5
 # Less than that before the fault proves nothing, a second, of all peers together.
 LEAST_DOWNLOADS, LEAST_LOOKUPS = 4, 8
 # It is healed when nobody was told of an error for so long.
@@ -50,7 +50,8 @@ def play(fleet, load, scenario, watch=None):
     fault = KINDS[scenario.kind](fleet, scenario.at, **scenario.options)
     fault.prepare()
     eventually("the fleet is whole", lambda: not trouble(fleet, load), within=30, every=0.2)
-    time.sleep(CALM_SECONDS)
+    if watch:
+        watch.await_calm(scenario)
     start = time.monotonic()
     time.sleep(BEFORE_SECONDS)
     began, began_at = time.monotonic(), time.time()
@@ -112,19 +113,19 @@ def heal(result, fleet, load, ended):
 
 def measure(result, told, during, seconds):
     """What clients were told from the fault's beginning on."""
-    scenario = result.scenario
+    scenario, wrong = result.scenario, collections.Counter()
     for one in told:
         suffers = one.peer in scenario.suffers
         if one.error:
             result.kinds[f"{one.kind} at {one.peer}: {one.error}"] += 1
             result.errors += not suffers
             result.own_errors += suffers
-        if one.wrong:
-            result.failures.append(f"{one.kind} at {one.peer}: wrong bytes or a wrong answer")
-        if one.seconds >= HANG_SECONDS:
-            result.failures.append(f"{one.kind} at {one.peer} hung for {one.seconds:.0f} s")
-        if one.peer != scenario.at:
+        wrong["denied a file that is shared"] += one.error.startswith("404")
+        wrong["gave wrong bytes or a wrong answer"] += one.wrong
+        wrong["hung"] += one.seconds >= HANG_SECONDS
+        if one.peer != scenario.at or not suffers:
             result.longest = max(result.longest, one.seconds)
+    result.failures += [f"{count} requests {what}" for what, count in wrong.items() if count]
     result.during = sum(not one.error for one in during) / seconds
     if result.errors:
         result.failures.append(f"{result.errors} errors at peers that should not suffer")

@@ -7,6 +7,7 @@ pub mod api;
 pub mod config;
 pub mod content;
 pub mod copies;
+pub mod doctor;
 pub mod download;
 pub mod events;
 pub mod identity;

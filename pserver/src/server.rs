@@ -32,6 +32,7 @@ use crate::{
     config::Config,
     content::{Store, StoreError, apart, cache::Keeping},
     copies::Copier,
+    doctor::Doctor,
     download::{
         Downloads, choice::Me, fetch::Fetcher, job::Tools, record::Records, source::Source,
     },
@@ -47,7 +48,9 @@ use crate::{
         overlay::{self, Contact, Context},
     },
     metrics::Metrics,
-    neighbour::{inbound::Inbound, link::Links, outbound::Outbound},
+    neighbour::{
+        checkup::Checkup, inbound::Inbound, link::Links, outbound::Outbound, probe::Probes,
+    },
     upload::{listener::BlobsFirstFactory, sendfile::Sender},
 };
 
@@ -224,14 +227,19 @@ impl Server {
         };
         let events = Arc::new(Events::default());
         let is_central = config.locate_by.contains(&StrategyKind::Central);
+        let has_locator = is_central && !config.locators.is_empty();
+        let checkup = Arc::new(Checkup::new(peer, presence.clone()));
         let shared = Arc::new(Shared {
             peer,
             site: config.site.clone(),
             strategies: strategies.clone(),
-            has_locator: is_central && !config.locators.is_empty(),
+            has_locator,
             store: store.clone(),
             presence: presence.clone(),
             inbound: Inbound::new(Locator::new(strategies, metrics.clone()), metrics.clone()),
+            probes: Probes::default(),
+            checkup: checkup.clone(),
+            doctor: Doctor::new(store.clone(), presence.clone(), checkup, has_locator),
             downloads: Arc::new(Downloads::new(
                 store.parts().to_owned(),
                 Records::open(&config.data_dir),
@@ -434,6 +442,7 @@ fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
         downloads: shared.downloads.clone(),
         tools,
     };
+    actix_web::rt::spawn(shared.checkup.clone().run(fetcher.outbound.clone()));
     for _ in 0..RESUMED_AT_ONCE {
         actix_web::rt::spawn(downloads::resume(fetcher.clone()));
     }

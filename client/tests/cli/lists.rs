@@ -56,6 +56,7 @@ fn status() -> Status {
         uptime_seconds: 60,
         online: true,
         offline_reason: None,
+        reach: None,
         strategies: vec!["central".to_owned()],
         neighbours: vec![link()],
         files: FileCounts::default(),

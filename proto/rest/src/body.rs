@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Name, PeerId, Problem};
+use crate::{Digest, Name, PeerId, Problem, doctor::Reachability};
 
 /// A page of a list. Ask again with `?cursor=` for the next one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -294,6 +294,9 @@ pub struct Status {
     /// Why they cannot, where that is a matter of this peer's settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_reason: Option<String>,
+    /// Whether others can connect to it; absent until a neighbour was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<Reachability>,
     /// Strategies by which it looks up for others, in order of trial.
     pub strategies: Vec<String>,
     /// Peers that look up for it, in order of trial.

@@ -6,6 +6,7 @@
 //! knows of gRPC, does I/O or reads a clock.
 
 pub mod body;
+pub mod doctor;
 pub mod event;
 pub mod frozen;
 mod hex;

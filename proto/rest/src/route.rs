@@ -2,7 +2,7 @@
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::{Digest, Name};
+use crate::{Digest, Name, PeerId};
 
 /// `GET`: the own peer's state.
 pub const STATUS: &str = "/v1/status";
@@ -28,6 +28,10 @@ pub const NEIGHBOUR_LOCATE: &str = "/v1/neighbour/locate";
 pub const NEIGHBOUR_SEARCH: &str = "/v1/neighbour/search";
 /// `POST` on a neighbour: who could take a copy, for another peer.
 pub const NEIGHBOUR_PLACE: &str = "/v1/neighbour/place";
+/// `POST` on a neighbour: can it connect to whoever asks? With `/PEER`, `GET`: is it that peer?
+pub const NEIGHBOUR_REACH: &str = "/v1/neighbour/reach";
+/// `GET`: what the own peer finds wrong with itself and those whom it needs.
+pub const DOCTOR: &str = "/v1/doctor";
 /// `GET`: server-sent events.
 pub const EVENTS: &str = "/v1/events";
 /// `GET` with `/DIGEST`: content; with `/DIGEST/pieces`: piece hashes.
@@ -73,6 +77,11 @@ pub fn have(digest: &Digest) -> String {
 /// `/v1/downloads/ID`.
 pub fn download(id: &str) -> String {
     format!("{DOWNLOADS}/{id}")
+}
+
+/// `/v1/neighbour/reach/PEER`.
+pub fn reach(peer: &PeerId) -> String {
+    format!("{NEIGHBOUR_REACH}/{peer}")
 }
 
 /// `/v1/peers/PEER`: of a peer id, or of a URL, which is percent-encoded.

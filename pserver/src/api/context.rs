@@ -8,12 +8,13 @@ use super::access::Policy;
 use crate::{
     content::Store,
     copies::Copier,
+    doctor::Doctor,
     download::{Downloads, fetch::Fetcher},
     events::Events,
     limit::Limiter,
     locate::{Strategy, central::presence::Presence, flood::Flood},
     metrics::Metrics,
-    neighbour::inbound::Inbound,
+    neighbour::{checkup::Checkup, inbound::Inbound, probe::Probes},
     upload::Slots,
 };
 
@@ -34,6 +35,12 @@ pub struct Shared {
     pub presence: Arc<Presence>,
     /// Looks up for others.
     pub inbound: Inbound,
+    /// Connects to peers that ask whether they can be reached.
+    pub probes: Probes,
+    /// What the neighbours say of this peer.
+    pub checkup: Arc<Checkup>,
+    /// Finds what is wrong.
+    pub doctor: Doctor,
     /// What it fetches.
     pub downloads: Arc<Downloads>,
     /// How much it sends to other peers at once.
@@ -56,6 +63,14 @@ impl Shared {
     /// How other peers reach this one, once known.
     pub fn own_url(&self) -> Option<String> {
         self.presence.url().map(|url| url.to_string())
+    }
+
+    /// Whether this peer is a member of an overlay now.
+    pub fn in_overlay(&self) -> bool {
+        self.strategies
+            .iter()
+            .filter_map(|strategy| strategy.view())
+            .any(|view| view.is_joined())
     }
 
     /// The flood overlay, when this peer is part of it.

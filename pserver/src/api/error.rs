@@ -12,7 +12,7 @@ use crate::{
     content::{StoreError, replica::ReplicaError},
     download::{JobError, fetch::FetchError},
     locate::{LocateError, flood::DialError},
-    neighbour::outbound::OutboundError,
+    neighbour::{outbound::OutboundError, probe::ProbeError},
 };
 
 /// An answer that is a problem.
@@ -114,6 +114,16 @@ impl From<LocateError> for ApiError {
             LocateError::Unavailable => Kind::LookupFailed,
             LocateError::BadQuery(_) => Kind::BadRequest,
             LocateError::Unsupported => Kind::NotSupported,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<ProbeError> for ApiError {
+    fn from(error: ProbeError) -> Self {
+        let kind = match &error {
+            ProbeError::Url(_) => Kind::BadRequest,
+            ProbeError::Busy => Kind::Busy,
         };
         Self::new(kind, error.to_string())
     }

@@ -1,10 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics`: for machines.
 
-use std::collections::BTreeMap;
-
 use actix_web::{HttpResponse, web};
-use serde::Serialize;
-use vecino_rest::{Kind, body::Origin};
+use vecino_rest::{Kind, body::Origin, doctor::Readiness};
 
 use super::{
     context::{Shared, Worker},
@@ -16,30 +13,17 @@ pub async fn healthz() -> HttpResponse {
     HttpResponse::Ok().body("ok\n")
 }
 
-#[derive(Debug, Serialize)]
-struct Readiness {
-    ready: bool,
-    parts: BTreeMap<&'static str, bool>,
-}
-
-/// `GET /readyz`: 200 when every part is ready, else 503 with the parts.
+/// `GET /readyz`: 200 when every part is ready, else 503 with what is not, and why.
 pub async fn readyz(worker: web::Data<Worker>) -> HttpResponse {
-    let shared = &worker.shared;
-    let importer = shared.store.importer();
-    // What is there was looked at, and hashed.
-    let files = importer.scanned() && importer.waiting() == 0;
-    let mut parts = BTreeMap::from([("files", files)]);
-    if shared.has_locator {
-        // Others find what it shares.
-        parts.insert("online", shared.presence.settled());
-    }
-    let ready = parts.values().all(|&ready| ready);
-    let mut response = if ready {
+    let doctor = &worker.shared.doctor;
+    let online = doctor.online().map(|online| ("online", online));
+    let readiness = Readiness::of([("files", doctor.files())].into_iter().chain(online));
+    let mut response = if readiness.ready {
         HttpResponse::Ok()
     } else {
         HttpResponse::ServiceUnavailable()
     };
-    response.json(Readiness { ready, parts })
+    response.json(readiness)
 }
 
 /// `GET /metrics`.

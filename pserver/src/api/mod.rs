@@ -73,6 +73,7 @@ pub fn routes(app: &mut ServiceConfig) {
         resource(route::EVENTS, [get().to(events::listen)]),
         resource(route::OVERLAY, [get().to(overlay::view)]),
         resource(route::REPAIR, [post().to(overlay::repair)]),
+        resource(route::DOCTOR, [get().to(network::doctor)]),
         resource(route::METRICS, [get().to(machine::metrics)]),
     ];
     for resource in client {
@@ -90,6 +91,11 @@ pub fn routes(app: &mut ServiceConfig) {
         resource(route::NEIGHBOUR_LOCATE, [post().to(neighbour::locate)]),
         resource(route::NEIGHBOUR_SEARCH, [post().to(neighbour::search)]),
         resource(route::NEIGHBOUR_PLACE, [post().to(neighbour::place)]),
+        resource(route::NEIGHBOUR_REACH, [post().to(neighbour::reach)]),
+        resource(
+            format!("{}/{{peer}}", route::NEIGHBOUR_REACH),
+            [get().to(neighbour::is_it)],
+        ),
         resource(
             format!("{}/{{digest}}", route::BLOBS),
             [

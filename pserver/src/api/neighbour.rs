@@ -1,9 +1,10 @@
 //! `/v1/neighbour`: what this peer does for those whose neighbour it is.
 
-use actix_web::web;
+use actix_web::{HttpRequest, HttpResponse, web};
 use vecino_rest::{
-    Kind,
+    Kind, PeerId,
     body::{LocateQuery, Located, PlaceQuery, Placed, SearchPage, SearchQuery},
+    doctor::{ReachQuery, Reached},
 };
 
 use super::{context::Worker, error::ApiError, request};
@@ -56,4 +57,37 @@ pub async fn place(
     let mut peers = worker.shared.inbound.place(query.size).await?;
     peers.truncate(query.count as usize);
     Ok(web::Json(Placed { peers }))
+}
+
+/// `POST /v1/neighbour/reach`: connects back to whoever asks.
+pub async fn reach(
+    request: HttpRequest,
+    mut payload: web::Payload,
+    worker: web::Data<Worker>,
+) -> Result<web::Json<Reached>, ApiError> {
+    let query: ReachQuery =
+        request::json(&mut payload, r#"{"peer": PEER, "url": "http://host:port"}"#).await?;
+    let from = request
+        .peer_addr()
+        .ok_or_else(|| ApiError::new(Kind::BadRequest, "it comes from no address"))?;
+    let shared = &worker.shared;
+    let on_loopback = shared.presence.on_loopback();
+    let answer = shared
+        .probes
+        .answer(&query, from.ip(), shared.peer, on_loopback);
+    Ok(web::Json(answer.await?))
+}
+
+/// `GET /v1/neighbour/reach/PEER`: 204 when this is that peer.
+pub async fn is_it(
+    path: web::Path<String>,
+    worker: web::Data<Worker>,
+) -> Result<HttpResponse, ApiError> {
+    let asked: PeerId = path
+        .parse()
+        .map_err(|error| ApiError::new(Kind::BadRequest, format!("{error}")))?;
+    if asked == worker.shared.peer {
+        return Ok(HttpResponse::NoContent().finish());
+    }
+    Err(ApiError::new(Kind::NotFound, "this is another peer"))
 }

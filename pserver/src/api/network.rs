@@ -1,10 +1,11 @@
-//! `/v1/search`, `/v1/locate`, `/v1/peers`, `/v1/status`: what the own peer tells of the network
+//! `/v1/search`, `/v1/locate`, `/v1/peers`, `/v1/status`, `/v1/doctor`: what the own peer tells of the network
 //! and of itself.
 
 use actix_web::{HttpRequest, web};
 use vecino_rest::{
     Kind, Name,
     body::{LocateQuery, Located, Page, Peer, SearchPage, SearchQuery, Status, Transfers},
+    doctor::Diagnosis,
     route,
 };
 
@@ -100,11 +101,7 @@ pub async fn peers(worker: web::Data<Worker>) -> web::Json<Page<Peer>> {
 pub async fn status(worker: web::Data<Worker>) -> web::Json<Status> {
     let shared = &worker.shared;
     let mut files = shared.store.counts();
-    let is_joined = shared
-        .strategies
-        .iter()
-        .filter_map(|strategy| strategy.view())
-        .any(|view| view.is_joined());
+    let is_joined = shared.in_overlay();
     let is_registered = shared.presence.online();
     files.announced = match is_joined && !is_registered {
         true => files.shared + files.fetched,
@@ -124,6 +121,7 @@ pub async fn status(worker: web::Data<Worker>) -> web::Json<Status> {
         uptime_seconds: shared.started.elapsed().as_secs(),
         online: is_online,
         offline_reason: (!is_online && needs_locator).then(|| "URL_Request is unset".to_owned()),
+        reach: shared.checkup.reach(),
         strategies: shared
             .strategies
             .iter()
@@ -138,4 +136,11 @@ pub async fn status(worker: web::Data<Worker>) -> web::Json<Status> {
             bytes_sent: shared.metrics.bytes_sent.get(),
         },
     })
+}
+
+/// `GET /v1/doctor`.
+pub async fn doctor(worker: web::Data<Worker>) -> web::Json<Diagnosis> {
+    let shared = &worker.shared;
+    let diagnosis = shared.doctor.diagnose(&worker.fetcher, shared.in_overlay());
+    web::Json(diagnosis.await)
 }

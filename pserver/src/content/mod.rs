@@ -216,6 +216,11 @@ impl Store {
         &self.importer
     }
 
+    /// Where what comes from `origin` lies.
+    pub fn root(&self, origin: Origin) -> &Path {
+        self.roots.of(origin)
+    }
+
     /// Where unfinished downloads lie.
     pub fn parts(&self) -> &Path {
         &self.parts

@@ -57,15 +57,20 @@ fn check_address(ip: IpAddr, on_loopback: bool) -> Result<(), Unresolved> {
 
 /// The address to connect to; `on_loopback` says whether this peer is itself on loopback.
 pub async fn resolve(url: &PeerUrl, on_loopback: bool) -> Result<SocketAddr, Unresolved> {
-    let addresses = match url.host() {
-        Host::Ip(ip) => {
-            check_address(*ip, on_loopback)?;
-            vec![(*ip, url.port()).into()]
-        }
-        Host::Name(host) => look_up(host, url.port(), on_loopback).await?,
-    };
+    let addresses = addresses(url, on_loopback).await?;
     let unresolved = || Unresolved::Host(url.host().to_string());
     addresses.first().copied().ok_or_else(unresolved)
+}
+
+/// All addresses that `url` leads to.
+pub async fn addresses(url: &PeerUrl, on_loopback: bool) -> Result<Vec<SocketAddr>, Unresolved> {
+    match url.host() {
+        Host::Ip(ip) => {
+            check_address(*ip, on_loopback)?;
+            Ok(vec![(*ip, url.port()).into()])
+        }
+        Host::Name(host) => look_up(host, url.port(), on_loopback).await,
+    }
 }
 
 /// The addresses of a name. One bad address among several spoils it: it is not an honest

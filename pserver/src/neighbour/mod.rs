@@ -1,7 +1,11 @@
 //! The neighbour role, from both sides: [`outbound`] asks our neighbours to look something up,
 //! [`inbound`] looks up for those whose neighbour we are. They share nothing: a peer never looks
-//! up for itself.
+//! up for itself. Beside lookups they tell a peer whether others can connect to it: [`checkup`] has
+//! our neighbours asked ([`examine`]), [`probe`] answers those whose neighbour we are.
 
+pub mod checkup;
+pub mod examine;
 pub mod inbound;
 pub mod link;
 pub mod outbound;
+pub mod probe;

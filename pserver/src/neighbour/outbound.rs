@@ -4,12 +4,14 @@
 //! One client a worker: its connections stay open and are used again.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use awc::{
     Client,
+    error::{ConnectError, SendRequestError},
     http::{StatusCode, header},
 };
 use bytes::Bytes;
@@ -41,6 +43,9 @@ const SHOW_NO_OLDER: Duration = Duration::from_secs(5);
 /// How long that may take.
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
 
+/// What is wrong with a neighbour that answers, and is none.
+pub(super) const NO_PEER: &str = "what answers there is no peer";
+
 /// Why no neighbour gave an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
@@ -62,7 +67,7 @@ pub enum OutboundError {
 }
 
 /// What came of asking one neighbour.
-enum Reply<T> {
+pub(super) enum Reply<T> {
     Answer(T),
     /// It answers, but could not look up.
     CannotLookUp,
@@ -78,7 +83,7 @@ enum Reply<T> {
 #[derive(Clone)]
 pub struct Outbound {
     client: Client,
-    links: Arc<Links>,
+    pub(super) links: Arc<Links>,
     metrics: Arc<Metrics>,
 }
 
@@ -113,7 +118,7 @@ impl Outbound {
         match sent.await {
             // Any answer will do: the first system has no such route.
             Ok(_) => link.answered(Instant::now(), asked.elapsed()),
-            Err(error) => link.failed(Instant::now(), error.to_string()),
+            Err(error) => link.failed(Instant::now(), why(&error)),
         }
     }
 
@@ -231,11 +236,13 @@ impl Outbound {
         }))
     }
 
-    async fn ask_first_system(&self, link: &Link, name: &Name) -> Reply<Option<String>> {
+    pub(super) async fn ask_first_system(&self, link: &Link, name: &Name) -> Reply<Option<String>> {
         let body = PedirRecursoBody {
             body: name.to_string(),
         };
         match self.post(link, frozen::PEDIR_RECURSO, &body).await {
+            // Neither our contract nor the first system's.
+            Reply::FirstSystem => Reply::Failed(NO_PEER.to_owned()),
             Reply::Answer(text) => match std::str::from_utf8(&text).map(str::trim) {
                 Ok(frozen::NOT_FOUND) => Reply::Answer(None),
                 Ok(url) if provider_url::parse(url).is_ok() => Reply::Answer(Some(url.to_owned())),
@@ -246,42 +253,100 @@ impl Outbound {
     }
 
     async fn post(&self, link: &Link, path: &str, body: &impl Serialize) -> Reply<Bytes> {
+        match self.send(link, path, body).await {
+            Ok(answer) => answer.understood(),
+            Err(why) => Reply::Failed(why),
+        }
+    }
+
+    /// The answer of a neighbour, whatever it says; the error says why there is none.
+    pub(super) async fn send(
+        &self,
+        link: &Link,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<RawAnswer, String> {
         let request = self
             .client
             .post(format!("{}{path}", link.url()))
             .timeout(ANSWER_WITHIN);
         let mut response = match request.send_json(body).await {
             Ok(response) => response,
-            Err(error) => return Reply::Failed(error.to_string()),
+            Err(error) => return Err(why(&error)),
         };
         // awc bounds the time to the headers only.
         let read = tokio::time::timeout(ANSWER_WITHIN, response.body().limit(MAX_ANSWER)).await;
         let body = match read {
             Ok(Ok(body)) => body,
-            Ok(Err(error)) => return Reply::Failed(error.to_string()),
-            Err(_) => return Reply::Failed("its answer does not end".to_owned()),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("its answer does not end".to_owned()),
         };
-        if response.status() == StatusCode::OK {
-            return Reply::Answer(body);
+        Ok(RawAnswer {
+            status: response.status(),
+            headers: response.headers().clone(),
+            body,
+        })
+    }
+}
+
+/// An answer as it came.
+pub(super) struct RawAnswer {
+    pub(super) status: StatusCode,
+    pub(super) headers: header::HeaderMap,
+    body: Bytes,
+}
+
+impl RawAnswer {
+    /// What a peer of our contract says is wrong.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        let media_type = self.headers.get(header::CONTENT_TYPE)?;
+        let is_problem = media_type
+            .as_bytes()
+            .starts_with(problem::MEDIA_TYPE.as_bytes());
+        is_problem
+            .then(|| serde_json::from_slice(&self.body).ok())
+            .flatten()
+    }
+
+    pub(super) fn understood(self) -> Reply<Bytes> {
+        let status = self.status;
+        if status == StatusCode::OK {
+            return Reply::Answer(self.body);
         }
-        let is_problem = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(problem::MEDIA_TYPE.as_bytes()));
-        let problem = is_problem
-            .then(|| serde_json::from_slice::<Problem>(&body).ok())
-            .flatten();
-        match problem {
+        match self.problem() {
             Some(problem) => match problem.kind() {
                 Some(Kind::BadRequest | Kind::BadName) => Reply::BadQuery(problem.detail),
                 Some(Kind::NotSupported) => Reply::NotSupported,
                 Some(Kind::LookupFailed | Kind::Busy) => Reply::CannotLookUp,
-                _ => Reply::Failed(format!("it answered {}", response.status())),
+                _ => Reply::Failed(format!("it answered {status}")),
             },
             // A route that it has not, or a method; anything else may pass.
-            None if matches!(response.status().as_u16(), 404 | 405 | 501) => Reply::FirstSystem,
-            None => Reply::Failed(format!("it answered {}", response.status())),
+            None if matches!(status.as_u16(), 404 | 405 | 501) => Reply::FirstSystem,
+            None => Reply::Failed(format!("it answered {status}")),
         }
+    }
+}
+
+/// Why a request came to nothing, as an operator understands it.
+fn why(error: &SendRequestError) -> String {
+    match error {
+        SendRequestError::Connect(ConnectError::Io(error)) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                "no route to it".to_owned()
+            }
+            _ => error.to_string(),
+        },
+        SendRequestError::Connect(ConnectError::Resolver(_) | ConnectError::NoRecords) => {
+            "its host name cannot be resolved".to_owned()
+        }
+        SendRequestError::Connect(ConnectError::Timeout) => "no connection in time".to_owned(),
+        SendRequestError::Timeout => "no answer in time".to_owned(),
+        SendRequestError::Response(_) => format!("{NO_PEER}: it does not speak HTTP/1.1"),
+        SendRequestError::Connect(ConnectError::Disconnected) => {
+            "it closed the connection without an answer".to_owned()
+        }
+        error => error.to_string(),
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
 };
-use vecino_rest::route;
+use vecino_rest::{doctor::Readiness, route};
 
 use crate::{directory::Directory, metrics::Metrics, throttle::Throttle, zone::Zones};
 
@@ -79,6 +79,18 @@ pub(crate) async fn serve(listener: TcpListener, machines: Machines) {
 }
 
 impl Machines {
+    fn readiness(&self) -> Readiness {
+        let grpc = match *self.closing.borrow() {
+            true => Err("shutting down".to_owned()),
+            false => Ok(()),
+        };
+        let store = match self.directory.store_fault() {
+            Some(fault) => Err(format!("no changes are taken: {fault}")),
+            None => Ok(()),
+        };
+        Readiness::of([("grpc", grpc), ("store", store)])
+    }
+
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         const TEXT: &str = "text/plain; charset=utf-8";
@@ -90,18 +102,13 @@ impl Machines {
             }
             (&Method::GET | &Method::HEAD, route::HEALTHZ) => (StatusCode::OK, TEXT, "ok\n".into()),
             (&Method::GET | &Method::HEAD, route::READYZ) => {
-                if *self.closing.borrow() {
-                    (
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        TEXT,
-                        "shutting down\n".into(),
-                    )
-                } else if let Some(fault) = self.directory.store_fault() {
-                    let body = format!("store: no changes are taken: {fault}\n");
-                    (StatusCode::SERVICE_UNAVAILABLE, TEXT, body)
-                } else {
-                    (StatusCode::OK, TEXT, "ready\n".into())
-                }
+                let readiness = self.readiness();
+                let status = match readiness.ready {
+                    true => StatusCode::OK,
+                    false => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                let body = serde_json::to_string(&readiness).expect("plain data");
+                (status, "application/json", body)
             }
             (_, route::METRICS | route::HEALTHZ | route::READYZ) => (
                 StatusCode::METHOD_NOT_ALLOWED,

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod open_files;
 mod server;
 pub mod store;
+mod summary;
 mod throttle;
 pub mod zone;
 

@@ -25,6 +25,7 @@ use crate::{
     http::{self, Machines},
     metrics::Metrics,
     store::{self, OpenError, Store, StoreError},
+    summary,
     zone::Zones,
 };
 
@@ -153,6 +154,9 @@ impl Server {
                     .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
             );
 
+        for fact in summary::lines(&config, addr, metrics_addr) {
+            log::info!("{fact}");
+        }
         let incoming = connections::accept(listener, metrics.clone());
         let grpc =
             tokio::spawn(router.serve_with_incoming_shutdown(incoming, wait(closed.clone())));

@@ -90,6 +90,8 @@ pub(crate) enum Command {
     Repair,
     /// Show how your own peer does
     Status,
+    /// Find out what is wrong, and what to do: here, at your own peer and around it
+    Doctor,
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }

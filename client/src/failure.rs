@@ -109,6 +109,16 @@ pub(crate) enum Failure {
     /// The own peer has no such link.
     #[error("{}", told(.0))]
     NoLink(Box<Problem>),
+    /// `doctor` found something, and said what to do.
+    #[error("{failed} of {of} checks failed")]
+    Unwell {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        of: usize,
+        /// The code of the last one.
+        code: ExitCode,
+    },
     /// Nobody reads standard output any more.
     #[error("standard output is closed")]
     OutputClosed,
@@ -151,6 +161,7 @@ impl Failure {
             Self::Disk { .. } | Self::Stream { .. } | Self::NoFolder(_) => ExitCode::Disk,
             Self::Exists(_) | Self::NotReplaced { .. } | Self::Taken(_) => ExitCode::Exists,
             Self::Running(_) | Self::TooMany(_) => ExitCode::Error,
+            Self::Unwell { code, .. } => *code,
             Self::OutputClosed => ExitCode::OutputClosed,
         }
     }
@@ -199,7 +210,7 @@ impl Failure {
             }
             Self::Disk { .. } => "check the path and its permissions, or choose another one",
             Self::Config(_) | Self::Usage(_) => "`--help` says what is accepted",
-            Self::OutputClosed => return None,
+            Self::Unwell { .. } | Self::OutputClosed => return None,
         };
         Some(text.to_owned())
     }

@@ -3,7 +3,7 @@
 //! Invariant: a [`Config`] is wholly parsed; whatever is wrong with a value was said at start,
 //! naming the variable, the value and what is accepted.
 
-mod size;
+pub(crate) mod size;
 
 use std::{
     fmt,

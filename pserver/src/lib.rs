@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod neighbour;
 pub mod open_files;
 pub mod server;
+pub mod summary;
 pub mod upload;
 
 pub use config::Config;

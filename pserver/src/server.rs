@@ -51,6 +51,7 @@ use crate::{
     neighbour::{
         checkup::Checkup, inbound::Inbound, link::Links, outbound::Outbound, probe::Probes,
     },
+    summary::{self, Place},
     upload::{listener::BlobsFirstFactory, sendfile::Sender},
 };
 
@@ -283,7 +284,16 @@ impl Server {
             };
             announcers.spawn(announcer.run(channel));
         }
-        warn_of_gaps(&config, addr, presence.url().as_ref());
+        let place = Place {
+            peer,
+            rest: addr,
+            overlay: overlay_addr,
+            url: presence.url(),
+        };
+        for fact in summary::lines(&config, &place) {
+            log::info!("{fact}");
+        }
+        warn_of_gaps(&config, addr, place.url.as_ref());
         log::info!("peer {peer} listening on {addr}");
         Ok(Self {
             addr,

@@ -348,7 +348,7 @@ async fn a_moment_without_room_on_the_disk_stops_no_writes_for_good() {
     let mut client = connect(process.addr).await;
     let mut peer = Peer::register(client.clone(), registration(1)).await;
     peer.announce(&[record("before", "one")]).await;
-    assert!(page(metrics, "/readyz").await.ends_with("ready\n"));
+    assert!(page(metrics, "/readyz").await.contains(r#""ready":true"#));
 
     let file = directory.path().join("data/locator.redb");
     let length = std::fs::metadata(&file).expect("is there").len();
@@ -368,7 +368,8 @@ async fn a_moment_without_room_on_the_disk_stops_no_writes_for_good() {
     assert!(refused > 10, "{refused} refused: the file had room enough");
     let unready = page(metrics, "/readyz").await;
     assert!(unready.starts_with("HTTP/1.1 503"), "{unready}");
-    assert!(unready.contains("store"), "{unready}");
+    assert!(unready.contains(r#""store":false"#), "{unready}");
+    assert!(unready.contains("no changes are taken"), "{unready}");
     assert!(page(metrics, "/healthz").await.ends_with("ok\n"));
     assert_eq!(providers(&mut client, by_name("before")).await.len(), 1);
     assert!(
@@ -379,7 +380,7 @@ async fn a_moment_without_room_on_the_disk_stops_no_writes_for_good() {
 
     limit_files(&process, None);
     eventually("it is ready again", || async {
-        page(metrics, "/readyz").await.ends_with("ready\n")
+        page(metrics, "/readyz").await.contains(r#""ready":true"#)
     })
     .await;
     for part in many.chunks(400) {

@@ -5,6 +5,7 @@
 
 mod content;
 mod discover;
+mod doctor;
 mod error;
 mod events;
 mod refusal;
@@ -33,6 +34,7 @@ use crate::peer_ref::PeerRef;
 pub(crate) use self::{
     content::{Content, Resume},
     discover::Discovering,
+    doctor::Looked,
     error::ApiError,
     events::Events,
     told::told,

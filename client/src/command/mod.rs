@@ -2,6 +2,7 @@
 //! [`Failure`]; nobody here decides exit codes.
 
 mod direct;
+mod doctor;
 mod download;
 mod fetch;
 mod folder;
@@ -41,6 +42,7 @@ pub(crate) async fn run(command: &Command, session: &Session, out: &Output) -> R
         Command::Overlay => overlay::run(session, out).await,
         Command::Repair => overlay::repair(session, out).await,
         Command::Status => status::run(session, out).await,
+        Command::Doctor => doctor::run(session, out).await,
         Command::Completions(args) => completions(args.shell),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::HumanDuration;
-use vecino_rest::body::Status;
+use vecino_rest::body::{LinkState, Status};
 
 use crate::{
     command::peers,
@@ -79,6 +79,14 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
             },
         ),
     ];
+    if let Some(reach) = &status.reach {
+        let said = match (&reach.problem, reach.state) {
+            (Some(problem), _) => Some(problem.clone()),
+            (None, LinkState::Up) => Some(format!("neighbour {} reaches it", reach.neighbour)),
+            (None, _) => None,
+        };
+        lines.splice(2..2, said.map(|said| ("reach", said)));
+    }
     if let Some(site) = &status.site {
         lines.insert(2, ("site", site.clone()));
     }

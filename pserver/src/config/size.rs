@@ -19,7 +19,7 @@ pub(super) fn parse(text: &str) -> Option<u64> {
 }
 
 /// The shortest text that [`parse`] reads as `bytes`.
-pub(super) fn print(bytes: u64) -> String {
+pub(crate) fn print(bytes: u64) -> String {
     let units = [
         (1 << 40, "T"),
         (1 << 30, "G"),

@@ -44,7 +44,7 @@ const SERVICES: [&str; 4] = [
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// It cannot listen there.
-    #[error("{variable}={address} cannot be listened on: {cause}")]
+    #[error("{variable}={address} cannot be listened on: {cause}; {}", mend(.cause))]
     Listen {
         /// Which variable names the address.
         variable: &'static str,
@@ -68,6 +68,17 @@ pub enum ServerError {
     /// The server task ended without a result.
     #[error("the server ended: {0}")]
     Ended(#[from] tokio::task::JoinError),
+}
+
+/// What to do when an address cannot be listened on.
+fn mend(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => "another program has that port: end it, or name a free one",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: give it, or name one above"
+        }
+        _ => "name an address of this machine, or [::] for all of them",
+    }
 }
 
 impl ServerError {

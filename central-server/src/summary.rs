@@ -5,14 +5,18 @@ use std::net::SocketAddr;
 use crate::config::Config;
 
 /// The facts of a locator whose gRPC is at `grpc`, and whose HTTP for machines is at `machines`.
-pub(crate) fn lines(config: &Config, grpc: SocketAddr, machines: Option<SocketAddr>) -> Vec<String> {
+pub(crate) fn lines(
+    config: &Config,
+    grpc: SocketAddr,
+    machines: Option<SocketAddr>,
+) -> Vec<String> {
     let port = grpc.port();
     let named = match grpc.ip() {
         ip if ip.is_unspecified() => format!("THIS_HOST:{port}"),
         _ => grpc.to_string(),
     };
     let machines = match machines {
-        None => "off".to_owned(),
+        None => "off: no /metrics, /healthz, /readyz".to_owned(),
         Some(at) if at.ip().is_loopback() => format!("{at}, for this machine only"),
         Some(at) => format!("{at}, for whoever reaches it"),
     };
@@ -26,10 +30,7 @@ pub(crate) fn lines(config: &Config, grpc: SocketAddr, machines: Option<SocketAd
             "zones",
             format!("{} of {} slots in all", zones.zones(), zones.slots()),
         ),
-        (
-            "machines",
-            format!("{machines}: /metrics, /healthz, /readyz"),
-        ),
+        ("machines", machines),
         (
             "peers",
             "whoever reaches the gRPC port registers, announces and looks up".to_owned(),

@@ -10,6 +10,8 @@ use std::{
 
 use vecino_rest::PeerKey;
 
+use crate::content::mend;
+
 /// The file in `DATA_DIR` that has the key.
 pub const KEY_FILE: &str = "peer.key";
 /// The file in `DATA_DIR` that is locked.
@@ -35,7 +37,7 @@ pub enum IdentityError {
     )]
     BadKey(String),
     /// Disk or permission.
-    #[error("DATA_DIR={0:?} cannot be used: {1}")]
+    #[error("DATA_DIR={0:?} cannot be used: {1}; {next}", next = mend(.1))]
     Io(String, #[source] io::Error),
 }
 

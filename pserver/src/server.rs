@@ -32,7 +32,7 @@ use crate::{
     config::Config,
     content::{Store, StoreError, apart, cache::Keeping},
     copies::Copier,
-    doctor::Doctor,
+    doctor::{Doctor, disk},
     download::{
         Downloads, choice::Me, fetch::Fetcher, job::Tools, record::Records, source::Source,
     },
@@ -86,7 +86,7 @@ pub enum ServerError {
     #[error("{0}")]
     Store(#[from] StoreError),
     /// The port.
-    #[error("cannot listen on {0}: {1}; set BIND and {2} to an address that is free")]
+    #[error("cannot listen on {0}: {1}; {next}", next = free_port(.1, .2))]
     Listen(SocketAddr, #[source] io::Error, &'static str),
     /// A locator's address.
     #[error("URL_Request={0}: {1}")]
@@ -100,6 +100,22 @@ pub enum ServerError {
     /// While it ran.
     #[error("the server failed: {0}")]
     Failed(#[from] io::Error),
+}
+
+/// What to do when `variable` names a port that cannot be had.
+fn free_port(error: &io::Error, variable: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another program has that port: end it, or set {variable} to a free one")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 need CAP_NET_BIND_SERVICE: give it, or set {variable} above")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "BIND must be an address of this machine, or 0.0.0.0 for all of them".to_owned()
+        }
+        _ => format!("set BIND and {variable} to an address that is free"),
+    }
 }
 
 impl ServerError {
@@ -265,6 +281,7 @@ impl Server {
         let mut background = JoinSet::new();
         background.spawn(store.importer().clone().run(config.rescan));
         background.spawn(tidy(store.clone()));
+        background.spawn(disk::watch(store.clone()));
         background.spawn(store.clone().keep_to_limit());
         background.spawn(records.clone().save_changes());
         background.spawn(events.clone().run());
@@ -293,7 +310,7 @@ impl Server {
         for fact in summary::lines(&config, &place) {
             log::info!("{fact}");
         }
-        warn_of_gaps(&config, addr, place.url.as_ref());
+        summary::warn_of_gaps(&config, &place);
         log::info!("peer {peer} listening on {addr}");
         Ok(Self {
             addr,
@@ -491,81 +508,6 @@ async fn tidy(store: Arc<Store>) {
         let store = store.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || store.tidy()).await {
             log::error!("tidying: {error}");
-        }
-    }
-}
-
-/// Says what the settings lack, or have for nothing; `addr` is where REST listens, `known_url`
-/// how others reach this peer.
-fn warn_of_gaps(config: &Config, addr: SocketAddr, known_url: Option<&PeerUrl>) {
-    if config.neighbours.is_empty() {
-        log::warn!("URL_PEERSU is unset: clients get only what this peer holds itself");
-    }
-    for neighbour in config.neighbours.iter() {
-        if is_here(neighbour, addr) || Some(neighbour) == known_url {
-            log::warn!(
-                "URL_PEERSU={} is this peer itself, which then shows who asks: name another peer",
-                neighbour.authority()
-            );
-        }
-    }
-    let needs_locator =
-        |kind: &&StrategyKind| matches!(kind, StrategyKind::Central | StrategyKind::Zone);
-    if config.locators.is_empty()
-        && let Some(kind) = config.locate_by.iter().find(needs_locator)
-    {
-        match config.locate_by[..] {
-            [StrategyKind::Central] => {
-                log::warn!("URL_Request is unset: nobody finds what this peer shares");
-            }
-            _ => log::warn!("URL_Request is unset: LOCATE_BY={} needs it", kind.as_str()),
-        }
-    }
-    if !config.locate_by.iter().any(|kind| kind.is_overlay()) {
-        let set = [
-            ("OVERLAY_PORT", config.overlay_port.is_some()),
-            ("OVERLAY_SEEDS", !config.overlay_seeds.is_empty()),
-        ];
-        for (variable, _) in set.iter().filter(|(_, is_set)| *is_set) {
-            log::warn!("{variable} is of no use: LOCATE_BY has none of chord, zone and flood");
-        }
-    }
-}
-
-/// Whether `url` says by itself that it leads to what listens on `addr`.
-fn is_here(url: &PeerUrl, addr: SocketAddr) -> bool {
-    let is_host = match url.host() {
-        Host::Ip(ip) if *ip == addr.ip() || ip.is_unspecified() => true,
-        _ => url.is_loopback() && (addr.ip().is_unspecified() || addr.ip().is_loopback()),
-    };
-    is_host && url.port() == addr.port()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_neighbour_that_is_this_peer_is_told_by_its_address() {
-        let is_here = |url: &str, addr: &str| {
-            let url = PeerUrl::parse_endpoint(url, None).expect("valid");
-            is_here(&url, addr.parse().expect("an address"))
-        };
-        for (url, addr) in [
-            ("127.0.0.1:8081", "127.0.0.1:8081"),
-            ("localhost:8081", "0.0.0.0:8081"),
-            ("10.0.0.1:80", "10.0.0.1:80"),
-            ("[::1]:80", "[::]:80"),
-        ] {
-            assert!(is_here(url, addr), "{url} {addr}");
-        }
-        for (url, addr) in [
-            ("127.0.0.1:8082", "127.0.0.1:8081"),
-            ("10.0.0.2:80", "10.0.0.1:80"),
-            ("127.0.0.1:80", "10.0.0.1:80"),
-            ("localhost.example:80", "0.0.0.0:80"),
-        ] {
-            assert!(!is_here(url, addr), "{url} {addr}");
         }
     }
 }

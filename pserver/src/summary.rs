@@ -1,13 +1,14 @@
 //! What a peer says of itself when it starts: a fact a line, for its operator's log. It names the
-//! locator, so that nothing of it may reach a client.
+//! locator, so that nothing of it may reach a client. Then what its settings lack, or have for nothing.
 
 use std::{net::SocketAddr, path::Path};
 
-use vecino_rest::{PeerId, PeerUrl};
+use vecino_rest::{PeerId, PeerUrl, peer_url::Host};
 
 use crate::{
     api::access::ClientAccess,
     config::{Config, size},
+    locate::StrategyKind,
 };
 
 /// Where a peer turned out to be.
@@ -102,6 +103,51 @@ fn clients(config: &Config) -> &'static str {
     }
 }
 
+/// Says what the settings lack, or have for nothing.
+pub fn warn_of_gaps(config: &Config, place: &Place) {
+    if config.neighbours.is_empty() {
+        log::warn!("URL_PEERSU is unset: clients get only what this peer holds itself");
+    }
+    for neighbour in config.neighbours.iter() {
+        if is_here(neighbour, place.rest) || Some(neighbour) == place.url.as_ref() {
+            log::warn!(
+                "URL_PEERSU={} is this peer itself, which then shows who asks: name another peer",
+                neighbour.authority()
+            );
+        }
+    }
+    let needs_locator =
+        |kind: &&StrategyKind| matches!(kind, StrategyKind::Central | StrategyKind::Zone);
+    if config.locators.is_empty()
+        && let Some(kind) = config.locate_by.iter().find(needs_locator)
+    {
+        match config.locate_by[..] {
+            [StrategyKind::Central] => {
+                log::warn!("URL_Request is unset: nobody finds what this peer shares");
+            }
+            _ => log::warn!("URL_Request is unset: LOCATE_BY={} needs it", kind.as_str()),
+        }
+    }
+    if !config.locate_by.iter().any(|kind| kind.is_overlay()) {
+        let set = [
+            ("OVERLAY_PORT", config.overlay_port.is_some()),
+            ("OVERLAY_SEEDS", !config.overlay_seeds.is_empty()),
+        ];
+        for (variable, _) in set.iter().filter(|(_, is_set)| *is_set) {
+            log::warn!("{variable} is of no use: LOCATE_BY has none of chord, zone and flood");
+        }
+    }
+}
+
+/// Whether `url` says by itself that it leads to what listens on `addr`.
+fn is_here(url: &PeerUrl, addr: SocketAddr) -> bool {
+    let is_host = match url.host() {
+        Host::Ip(ip) if *ip == addr.ip() || ip.is_unspecified() => true,
+        _ => url.is_loopback() && (addr.ip().is_unspecified() || addr.ip().is_loopback()),
+    };
+    is_host && url.port() == addr.port()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +185,30 @@ mod tests {
             "clients     anyone reads; changes from this machine only",
         ] {
             assert!(text.contains(fact), "{fact:?} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_neighbour_that_is_this_peer_is_told_by_its_address() {
+        let is_here = |url: &str, addr: &str| {
+            let url = PeerUrl::parse_endpoint(url, None).expect("valid");
+            is_here(&url, addr.parse().expect("an address"))
+        };
+        for (url, addr) in [
+            ("127.0.0.1:8081", "127.0.0.1:8081"),
+            ("localhost:8081", "0.0.0.0:8081"),
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("[::1]:80", "[::]:80"),
+        ] {
+            assert!(is_here(url, addr), "{url} {addr}");
+        }
+        for (url, addr) in [
+            ("127.0.0.1:8082", "127.0.0.1:8081"),
+            ("10.0.0.2:80", "10.0.0.1:80"),
+            ("127.0.0.1:80", "10.0.0.1:80"),
+            ("localhost.example:80", "0.0.0.0:80"),
+        ] {
+            assert!(!is_here(url, addr), "{url} {addr}");
         }
     }
 }

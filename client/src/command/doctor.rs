@@ -153,10 +153,11 @@ fn clock(theirs: Option<SystemTime>, ours: SystemTime) -> Check {
         Ok(ahead) => (ahead, "ahead of"),
         Err(error) => (error.duration(), "behind"),
     };
-    let detail = format!(
-        "your peer's is {} s {which} this machine's",
-        apart.as_secs()
-    );
+    let detail = match apart.as_secs() {
+        // It tells whole seconds.
+        0..=2 => "your peer's and this machine's tell the same time".to_owned(),
+        seconds => format!("your peer's is {seconds} s {which} this machine's"),
+    };
     if apart <= CLOCKS_APART {
         Check::ok(WHAT, detail)
     } else {

@@ -5,6 +5,7 @@
 
 mod config;
 mod direct;
+mod doctor;
 mod download;
 mod errors;
 mod events;

@@ -219,6 +219,11 @@ impl Peer {
         Setup::default()
     }
 
+    /// Leaves the network and ends.
+    pub(crate) fn stop(self) {
+        wait(self.server.shutdown());
+    }
+
     pub(crate) fn addr(&self) -> SocketAddr {
         self.server.addr()
     }

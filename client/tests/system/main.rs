@@ -17,6 +17,7 @@ mod sockets;
 mod witness;
 
 // The promises.
+mod doctor;
 mod first_system;
 mod flood;
 mod folder;

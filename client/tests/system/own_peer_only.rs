@@ -87,4 +87,8 @@ fn the_client_connects_to_its_own_peer_only_unless_direct() {
     let through = talks_to(&client, &gate, &args);
     assert_same(&client.read("through"), &content, "through the own peer");
     assert_eq!(through, BTreeSet::from([own.addr()]));
+
+    // It has the own peer measure a provider, and does not go there itself.
+    let asked = talks_to(&client, &gate, &["doctor"]);
+    assert_eq!(asked, BTreeSet::from([own.addr()]));
 }

@@ -72,7 +72,7 @@ pub enum StoreError {
     #[error("{0}")]
     BadName(String),
     /// A directory cannot be used.
-    #[error("{variable}={dir:?} cannot be used: {error}")]
+    #[error("{variable}={dir:?} cannot be used: {error}; {}", mend(error))]
     Directory {
         /// Which.
         variable: &'static str,
@@ -99,6 +99,23 @@ pub enum StoreError {
     /// A blocking task ended before its time.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// What to do when a directory cannot be used.
+pub fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "let the user that this peer runs as read and write it, or name another"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the disk is full: free some space there, or name another"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "it is read-only: name another",
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            "it is a file: name a directory"
+        }
+        _ => "name another directory",
+    }
 }
 
 impl StoreError {
@@ -164,7 +181,8 @@ impl Store {
             ("DOWNLOAD_DIR", fetched),
             ("DATA_DIR", &*parts),
         ] {
-            fs::create_dir_all(dir).map_err(|error| StoreError::Directory {
+            let usable = fs::create_dir_all(dir).and_then(|()| fs::read_dir(dir));
+            usable.map_err(|error| StoreError::Directory {
                 variable,
                 dir: dir.to_owned(),
                 error,

@@ -3,6 +3,7 @@
 //! Invariant: no sentence speaks of where lookups go. A diagnosis is bounded in time and in what
 //! it costs others; several at once share one, and one that was just made is given again.
 
+pub mod disk;
 mod speed;
 
 use std::{
@@ -30,9 +31,6 @@ use crate::{
 
 /// A diagnosis of that age is given again.
 const FRESH_FOR: Duration = Duration::from_secs(3);
-/// With less room than this for downloads somebody should look at the disk.
-const LITTLE_ROOM: u64 = 256 << 20;
-const MIB: u64 = 1 << 20;
 
 /// Makes diagnoses, one at a time; see the module.
 #[derive(Debug)]
@@ -97,13 +95,14 @@ impl Doctor {
         );
         let mut checks = vec![
             self.check_files(),
-            self.disk(),
+            disk::check(self.store.free_bytes(Origin::Fetched)),
             self.check_online(in_overlay),
         ];
         checks.extend(check_neighbours(&neighbours));
-        checks.push(lookups);
-        checks.extend((!neighbours.is_empty()).then(|| reach(self.checkup.reach())));
-        checks.push(speed);
+        // Without anybody to ask the rest says the same again.
+        if !neighbours.is_empty() {
+            checks.extend([lookups, reach(self.checkup.reach()), speed]);
+        }
         let diagnosis = Diagnosis { checks };
         *last = Some((Instant::now(), diagnosis.clone()));
         diagnosis
@@ -129,22 +128,6 @@ impl Doctor {
                 format!("{} shared, {} fetched", counts.shared, counts.fetched),
             ),
             Err(why) => Check::warn("files", why, "wait: others find them once they are hashed"),
-        }
-    }
-
-    fn disk(&self) -> Check {
-        const NEXT: &str = "free some space where DOWNLOAD_DIR and DATA_DIR of your peer are";
-        let room = self.store.free_bytes(Origin::Fetched);
-        match room / MIB {
-            0 => Check::fail(
-                "disk",
-                "your peer's disk is full: nothing can be fetched (16 MiB are always left free)",
-                NEXT,
-            ),
-            mib if room < LITTLE_ROOM => {
-                Check::warn("disk", format!("room for {mib} MiB only"), NEXT)
-            }
-            mib => Check::ok("disk", format!("room for {mib} MiB of downloads")),
         }
     }
 
@@ -240,11 +223,8 @@ async fn lookups(fetcher: &Fetcher) -> Check {
         Err(error @ OutboundError::LookupFailed) => Check::fail(
             WHAT,
             error.to_string(),
-            "the log of the neighbours' hosts says why",
+            "the logs of the neighbours say why",
         ),
-        Err(error @ OutboundError::NoneConfigured) => {
-            Check::fail(WHAT, error.to_string(), "lookups need a neighbour")
-        }
         Err(error) => Check::fail(WHAT, error.to_string(), "see the line of each neighbour"),
     }
 }

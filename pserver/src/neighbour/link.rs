@@ -68,7 +68,10 @@ impl Link {
         let mut state = self.state();
         let is_news = !matches!(state.last, Some((_, Err(_))));
         if is_news {
-            log::warn!("neighbour {}: {why}", self.url);
+            log::warn!(
+                "neighbour {}: {why}; is a peer running there, and its port open? URL_PEERSU names it",
+                self.url
+            );
         }
         state.last = Some((now, Err(why)));
         drop(state);

@@ -27,6 +27,7 @@ mod lists;
 mod network;
 mod overlay_port;
 mod partials;
+mod reach;
 mod restart;
 mod resumed;
 mod room;

@@ -15,7 +15,9 @@ const NO_HEADER: (&str, &str) = ("Accept", "*/*");
 
 /// Paths to `GET`. The own peer holds `held`; others hold `remote 1`, `remote 2` and, with two
 /// contents, `both`.
-const PATHS: [&str; 40] = [
+const PATHS: [&str; 42] = [
+    route::DOCTOR,
+    "/v1/neighbour/reach/nobody",
     route::STATUS,
     route::PEERS,
     route::METRICS,
@@ -59,7 +61,13 @@ const PATHS: [&str; 40] = [
 ];
 
 /// Method, path, body.
-const CHANGES: [(&str, &str, &str); 33] = [
+const CHANGES: [(&str, &str, &str); 35] = [
+    (
+        "POST",
+        route::NEIGHBOUR_REACH,
+        r#"{"peer":"07070707070707070707070707070707","url":"http://127.0.0.1:1"}"#,
+    ),
+    ("POST", route::NEIGHBOUR_REACH, "{}"),
     ("HEAD", "/v1/files/remote%202", ""),
     ("HEAD", "/v1/files/nobody", ""),
     ("DELETE", "/v1/files/nobody", ""),
@@ -149,6 +157,7 @@ pub(super) fn all(fresh: &str) -> Vec<Request> {
 /// What can be said to the client.
 pub(super) const VERBS: &[&[&str]] = &[
     &["status"],
+    &["doctor"],
     &["peers"],
     &["list"],
     &["locate", "remote 2"],
@@ -179,5 +188,5 @@ pub(super) const VERBS: &[&[&str]] = &[
 ];
 
 /// What is typed into the client's loop.
-pub(super) const LOOP: &str = "status\npeers\noverlay\nrepair\nfetch\nlocate both\nlocate nobody\nsearch remote\n\
+pub(super) const LOOP: &str = "status\ndoctor\npeers\noverlay\nrepair\nfetch\nlocate both\nlocate nobody\nsearch remote\n\
     1\nnobody\ndownload both\nnonsense\nhelp\nlist\n0\n";

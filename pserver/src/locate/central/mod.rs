@@ -6,6 +6,7 @@
 mod convert;
 mod lookups;
 pub mod presence;
+mod refused;
 
 use std::{
     sync::{Mutex, PoisonError},

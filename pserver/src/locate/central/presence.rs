@@ -27,7 +27,10 @@ use vecino_grpc::v1::{
 };
 use vecino_rest::{Digest, Name, PeerKey, PeerUrl};
 
-use super::ANSWER_WITHIN;
+use super::{
+    ANSWER_WITHIN,
+    refused::{is_first_system, mend, reason},
+};
 use crate::content::{
     Store,
     catalogue::{Change, Record},
@@ -193,11 +196,21 @@ impl Announcer {
                     Duration::ZERO
                 }
                 End::Failed(status) if status.code() == Code::Unimplemented => {
-                    self.presence.is_unlisted.store(true, Ordering::Relaxed);
-                    log::info!(
-                        "locator {}: takes no registrations (first system's contract)",
-                        self.locator
-                    );
+                    let locator = &self.locator;
+                    let is_locator = is_first_system(&channel).await;
+                    self.presence
+                        .is_unlisted
+                        .store(is_locator, Ordering::Relaxed);
+                    if is_locator {
+                        log::info!(
+                            "locator {locator}: takes no registrations (first system's contract)"
+                        );
+                    } else {
+                        log::warn!(
+                            "not registered at locator {locator}: what answers there is no \
+                             locator; URL_Request names the locator's host and port"
+                        );
+                    }
                     FOREIGN_AGAIN
                 }
                 End::Failed(status) => {
@@ -211,7 +224,8 @@ impl Announcer {
                     let locator = &self.locator;
                     log::log!(
                         level,
-                        "not registered at locator {locator}: {reason}; trying on"
+                        "not registered at locator {locator}: {reason}; {}; trying on",
+                        mend(&status)
                     );
                     said = Some(reason);
                     let longer = (wait * 2).min(BACKOFF.1);
@@ -354,20 +368,6 @@ impl Announcer {
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // An error means that the server is gone, which is the same.
     let _ = stopping.wait_for(|&stopping| stopping).await;
-}
-
-/// A status with what it came of.
-fn reason(status: &Status) -> String {
-    let mut reason = status.message().to_owned();
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        let text = error.to_string();
-        if !reason.contains(&text) {
-            reason = format!("{reason}: {text}");
-        }
-        source = error.source();
-    }
-    reason
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {

@@ -211,3 +211,160 @@ async fn idle_connections_beyond_the_soft_limit_of_open_files_keep_nobody_out() 
     let answered = timeout(Duration::from_secs(8), own.download("a.txt")).await;
     assert_eq!(answered.expect("answered").status, 200);
 }
+
+/// What a peer says from its start until it is there, which must be so.
+fn said_until_there(home: &Path, variables: &[(&str, &str)]) -> Vec<String> {
+    use std::io::{BufRead, BufReader};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pserver"))
+        .current_dir(home)
+        .env_clear()
+        .env("BIND", "127.0.0.1")
+        .env("PORT", "0")
+        .envs(variables.iter().copied())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        said.push(line.unwrap());
+        if said.last().is_some_and(|line| line.contains("] peer ")) {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    said
+}
+
+#[test]
+fn at_its_start_a_peer_says_what_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let said = said_until_there(
+        home.path(),
+        &[
+            ("URL_PEERSU", "127.0.0.9:80"),
+            ("URL_Request", "127.0.0.8:51015"),
+            ("PUBLIC_URL", "http://192.0.2.4:80"),
+        ],
+    );
+    for fact in [
+        "REST        127.0.0.1:",
+        "others use  http://192.0.2.4:80 (PUBLIC_URL)",
+        "neighbours  127.0.0.9:80",
+        "locators    127.0.0.8:51015",
+        "looks up by central",
+        "/shared\"",
+        "limits      sends unlimited",
+        "clients     anyone reads",
+        "peers       whoever reaches the REST port",
+    ] {
+        let count = said.iter().filter(|line| line.contains(fact)).count();
+        assert_eq!(count, 1, "{fact:?} in {said:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stops_a_start_says_what_to_do() {
+    let stage = Stage::start().await;
+    let plan = stage.peer("running");
+    let peer = plan.spawn().await;
+    let data = plan.home().join("data").display().to_string();
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("file");
+    fs::write(&file, "").unwrap();
+    let (port, file) = (peer.addr.port().to_string(), file.display().to_string());
+    for (variable, value, code, said_is) in [
+        (
+            "PORT",
+            port.as_str(),
+            1,
+            "another program has that port: end it, or set PORT to a free one",
+        ),
+        (
+            "DATA_DIR",
+            &data,
+            1,
+            "is in use by another peer: give each peer its own directory",
+        ),
+        ("SHARED_DIR", &file, 2, "it is a file: name a directory"),
+        (
+            "BIND",
+            "192.0.2.1",
+            2,
+            "BIND must be an address of this machine, or 0.0.0.0 for all of them",
+        ),
+    ] {
+        let ended = refused(home.path(), &[(variable, value)]);
+        assert_eq!(ended.status.code(), Some(code), "{ended:?}");
+        let text = said(&ended);
+        let last = text.lines().last().unwrap_or_default();
+        assert!(
+            last.starts_with("pserver: ") && last.ends_with(said_is),
+            "{text}"
+        );
+        assert!(last.contains(value), "{text}");
+    }
+}
+
+/// Root reads everything, so that it is another user who starts the peer.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_directory_that_cannot_be_read_stops_the_start() {
+    use std::os::unix::fs::PermissionsExt;
+    const NOBODY: &str = "65534";
+    let by_nobody = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid",
+            NOBODY,
+            "--regid",
+            NOBODY,
+            "--clear-groups",
+            program,
+        ]);
+        command
+    };
+    let binary = env!("CARGO_BIN_EXE_pserver");
+    let is_root = rustix::process::getuid().is_root();
+    if is_root
+        && !by_nobody(binary)
+            .arg("--version")
+            .output()
+            .is_ok_and(|o| o.status.success())
+    {
+        println!("not run: nobody cannot start {binary}");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let set =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    set(home.path(), 0o777);
+    for variable in ["SHARED_DIR", "DOWNLOAD_DIR"] {
+        let dir = home.path().join(variable);
+        fs::create_dir(&dir).unwrap();
+        set(&dir, 0);
+        let mut command = if is_root {
+            by_nobody(binary)
+        } else {
+            Command::new(binary)
+        };
+        let ended = command
+            .current_dir(home.path())
+            .env(variable, &dir)
+            .env("PORT", "0")
+            .env("BIND", "127.0.0.1")
+            .output()
+            .unwrap();
+        set(&dir, 0o700);
+        assert_eq!(ended.status.code(), Some(2), "{ended:?}");
+        let text = said(&ended);
+        assert!(
+            text.contains(variable) && text.contains("Permission denied"),
+            "{text}"
+        );
+        assert!(
+            text.contains("let the user that this peer runs as read"),
+            "{text}"
+        );
+    }
+}

@@ -6,12 +6,12 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Command, Output},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::time::timeout;
 
-use crate::support::{eventually, stage::Stage};
+use crate::support::{DEADLINE, eventually, stage::Stage};
 
 /// Starts a peer that cannot start; how it ended.
 fn refused(home: &Path, variables: &[(&str, &str)]) -> Output {
@@ -99,25 +99,13 @@ fn a_value_that_no_machine_could_use_ends_with_2() {
 
 /// What a peer warns of before it listens.
 async fn warnings(stage: &Stage, variables: &[(&str, &str)]) -> String {
-    use std::io::{BufRead, BufReader};
     let mut plan = stage.peer("warned").without("URL_Request");
     for &(variable, value) in variables {
         plan = plan.set(variable, value);
     }
-    let mut child = Command::new(env!("CARGO_BIN_EXE_pserver"))
-        .current_dir(plan.home())
-        .env_clear()
-        .envs(plan.variables())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let said: Vec<_> = lines
-        .map(Result::unwrap)
-        .take_while(|line| !line.contains("] peer "))
-        .collect();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let variables = plan.variables();
+    let variables = variables.iter().map(|(name, value)| (&**name, &**value));
+    let said = said_until(plan.home(), &variables.collect::<Vec<_>>(), "] peer ");
     let warned = said.iter().filter(|line| line.contains("WARN"));
     warned.map(|line| format!("{line}\n")).collect()
 }
@@ -212,8 +200,8 @@ async fn idle_connections_beyond_the_soft_limit_of_open_files_keep_nobody_out() 
     assert_eq!(answered.expect("answered").status, 200);
 }
 
-/// What a peer says from its start until it is there, which must be so.
-fn said_until_there(home: &Path, variables: &[(&str, &str)]) -> Vec<String> {
+/// What a peer says from its start until a line has `last`, which must come.
+fn said_until(home: &Path, variables: &[(&str, &str)], last: &str) -> Vec<String> {
     use std::io::{BufRead, BufReader};
     let mut child = Command::new(env!("CARGO_BIN_EXE_pserver"))
         .current_dir(home)
@@ -224,29 +212,36 @@ fn said_until_there(home: &Path, variables: &[(&str, &str)]) -> Vec<String> {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = Vec::new();
-    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
-        said.push(line.unwrap());
-        if said.last().is_some_and(|line| line.contains("] peer ")) {
-            break;
+    let (told, telling) = std::sync::mpsc::channel();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    std::thread::spawn(move || {
+        lines
+            .map_while(Result::ok)
+            .try_for_each(|line| told.send(line))
+    });
+    let (began, mut said) = (Instant::now(), Vec::new());
+    while !said.last().is_some_and(|line: &String| line.contains(last)) {
+        match telling.recv_timeout(DEADLINE.saturating_sub(began.elapsed())) {
+            Ok(line) => said.push(line),
+            Err(_) => break,
         }
     }
     child.kill().unwrap();
     child.wait().unwrap();
+    let is_said = said.last().is_some_and(|line| line.contains(last));
+    assert!(is_said, "never {last:?} in {said:#?}");
     said
 }
 
 #[test]
 fn at_its_start_a_peer_says_what_it_is() {
     let home = tempfile::tempdir().unwrap();
-    let said = said_until_there(
-        home.path(),
-        &[
-            ("URL_PEERSU", "127.0.0.9:80"),
-            ("URL_Request", "127.0.0.8:51015"),
-            ("PUBLIC_URL", "http://192.0.2.4:80"),
-        ],
-    );
+    let variables = [
+        ("URL_PEERSU", "127.0.0.9:80"),
+        ("URL_Request", "127.0.0.8:51015"),
+        ("PUBLIC_URL", "http://192.0.2.4:80"),
+    ];
+    let said = said_until(home.path(), &variables, "] peer ");
     for fact in [
         "REST        127.0.0.1:",
         "others use  http://192.0.2.4:80 (PUBLIC_URL)",
@@ -366,5 +361,78 @@ fn a_directory_that_cannot_be_read_stops_the_start() {
             text.contains("let the user that this peer runs as read"),
             "{text}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_locator_is_told_from_one_that_is_down() {
+    let stage = Stage::start().await;
+    let ring = stage.peer("ring").set("LOCATE_BY", "chord");
+    let ring = ring.set("OVERLAY_PORT", 0).start().await;
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    for (locator, expected) in [
+        (closed, "is the locator running there, and its port open?"),
+        (
+            ring.addr,
+            "what answers there speaks no gRPC: URL_Request names",
+        ),
+        (
+            ring.overlay(),
+            "what answers there is no locator; URL_Request names",
+        ),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let at = locator.to_string();
+        let said = said_until(home.path(), &[("URL_Request", &at)], expected);
+        let last = said.last().unwrap();
+        assert!(last.contains("WARN"), "{last}");
+        assert!(
+            last.contains(&format!("not registered at locator http://{at}: ")),
+            "{last}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_neighbour_and_a_closed_port_are_told_in_the_log() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let (dead, other) = (closed.to_string(), stage.locator_addr.to_string());
+    let (alive, public) = (neighbour.addr.to_string(), format!("http://{closed}"));
+    for (neighbour, public_url, expected) in [
+        (
+            &dead,
+            "",
+            format!("neighbour http://{dead}: connection refused; is a peer running there"),
+        ),
+        // A locator, for example.
+        (
+            &other,
+            "",
+            format!("neighbour http://{other}: what answers there is no peer"),
+        ),
+        (
+            &alive,
+            &public,
+            format!(
+                "neighbour http://{alive} cannot reach {public}: connection refused; open the port \
+                 or set PUBLIC_URL"
+            ),
+        ),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let variables = [
+            ("URL_PEERSU", neighbour.as_str()),
+            ("PUBLIC_URL", public_url),
+        ];
+        let said = said_until(home.path(), &variables, &expected);
+        assert!(said.last().unwrap().contains("WARN"), "{said:#?}");
     }
 }

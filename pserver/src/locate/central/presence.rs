@@ -48,6 +48,8 @@ const UNACKNOWLEDGED: u64 = 16;
 const GATHER: Duration = Duration::from_millis(10);
 /// Waits between tries double from the first to the last of these.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// Reasons of one locator that are remembered as said.
+const MAX_SAID: usize = 16;
 /// A locator that takes no registrations is tried again after so long.
 const FOREIGN_AGAIN: Duration = Duration::from_secs(60);
 
@@ -186,15 +188,16 @@ impl Announcer {
             () = stopped(&mut self.stopping) => return,
         }
         let mut wait = BACKOFF.0;
-        let mut said = None;
+        let mut said = BTreeSet::new();
         loop {
             let ended = self.session(&channel, &mut wait).await;
+            // It was registered meanwhile: what is wrong now is news.
+            if wait == BACKOFF.0 || said.len() >= MAX_SAID {
+                said.clear();
+            }
             let pause = match ended {
                 End::Stopping => return,
-                End::Again => {
-                    said = None;
-                    Duration::ZERO
-                }
+                End::Again => Duration::ZERO,
                 End::Failed(status) if status.code() == Code::Unimplemented => {
                     let locator = &self.locator;
                     let is_locator = is_first_system(&channel).await;
@@ -216,18 +219,16 @@ impl Announcer {
                 End::Failed(status) => {
                     // Once for each reason: it is tried every few seconds.
                     let reason = reason(&status);
-                    let level = if said.as_ref() == Some(&reason) {
-                        log::Level::Debug
-                    } else {
-                        log::Level::Warn
-                    };
                     let locator = &self.locator;
+                    let level = match said.insert(reason.clone()) {
+                        true => log::Level::Warn,
+                        false => log::Level::Debug,
+                    };
                     log::log!(
                         level,
                         "not registered at locator {locator}: {reason}; {}; trying on",
                         mend(&status)
                     );
-                    said = Some(reason);
                     let longer = (wait * 2).min(BACKOFF.1);
                     std::mem::replace(&mut wait, longer)
                 }

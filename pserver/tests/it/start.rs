@@ -5,7 +5,8 @@ use std::{
     fs,
     net::TcpListener,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -15,14 +16,29 @@ use crate::support::{DEADLINE, eventually, stage::Stage};
 
 /// Starts a peer that cannot start; how it ended.
 fn refused(home: &Path, variables: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_pserver"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pserver"));
+    command
         .current_dir(home)
         .env_clear()
         .env("BIND", "127.0.0.1")
         .env("PORT", "0")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap()
+        .envs(variables.iter().copied());
+    ended(command)
+}
+
+/// How `command` ended, which it must do by itself.
+fn ended(mut command: Command) -> Output {
+    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let process = rustix::process::Pid::from_child(&child);
+    let (done, waiting) = mpsc::channel();
+    std::thread::spawn(move || done.send(child.wait_with_output()));
+    match waiting.recv_timeout(DEADLINE) {
+        Ok(output) => output.unwrap(),
+        Err(_) => {
+            let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+            panic!("it does not end: {:?}", waiting.recv());
+        }
+    }
 }
 
 fn said(output: &Output) -> String {
@@ -209,10 +225,10 @@ fn said_until(home: &Path, variables: &[(&str, &str)], last: &str) -> Vec<String
         .env("BIND", "127.0.0.1")
         .env("PORT", "0")
         .envs(variables.iter().copied())
-        .stderr(std::process::Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let (told, telling) = std::sync::mpsc::channel();
+    let (told, telling) = mpsc::channel();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     std::thread::spawn(move || {
         lines
@@ -343,13 +359,12 @@ fn a_directory_that_cannot_be_read_stops_the_start() {
         } else {
             Command::new(binary)
         };
-        let ended = command
+        command
             .current_dir(home.path())
             .env(variable, &dir)
             .env("PORT", "0")
-            .env("BIND", "127.0.0.1")
-            .output()
-            .unwrap();
+            .env("BIND", "127.0.0.1");
+        let ended = ended(command);
         set(&dir, 0o700);
         assert_eq!(ended.status.code(), Some(2), "{ended:?}");
         let text = said(&ended);

@@ -34,7 +34,7 @@ pub async fn watch(store: Arc<Store>) {
 pub(super) fn check(room: u64) -> Check {
     match room {
         0 => Check::fail(WHAT, FULL, NEXT),
-        ..LITTLE => Check::warn(WHAT, format!("room for {} only", shown(room)), NEXT),
+        1..LITTLE => Check::warn(WHAT, format!("room for {} only", shown(room)), NEXT),
         _ => Check::ok(WHAT, format!("room for {} of downloads", shown(room))),
     }
 }

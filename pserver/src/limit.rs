@@ -6,10 +6,12 @@
 //! given up costs others at most one chunk.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use futures_util::stream::{self, LocalBoxStream, StreamExt};
 use tokio::time::sleep;
 
 /// Most bytes that are reserved at a time.
@@ -88,6 +90,39 @@ impl Limiter {
     /// Most bytes that are taken at once; `None` when there is no limit.
     pub fn chunk(&self) -> Option<u64> {
         self.limit.as_ref().map(|(_, chunk)| *chunk)
+    }
+
+    /// Bytes a second; `None` when there is no limit.
+    pub fn rate(&self) -> Option<u64> {
+        let (bucket, _) = self.limit.as_ref()?;
+        let bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(bucket.rate)
+    }
+
+    /// The same bytes, at most a chunk of them at a time, each when it may go.
+    pub fn pace<E: 'static>(
+        self: Arc<Self>,
+        bytes: LocalBoxStream<'static, Result<Bytes, E>>,
+    ) -> LocalBoxStream<'static, Result<Bytes, E>> {
+        let Some(chunk) = self.chunk() else {
+            return bytes;
+        };
+        let chunk = usize::try_from(chunk).unwrap_or(usize::MAX);
+        let paced = stream::unfold(
+            (bytes, Bytes::new(), self),
+            move |(mut bytes, mut rest, limiter)| async move {
+                while rest.is_empty() {
+                    match bytes.next().await? {
+                        Ok(more) => rest = more,
+                        Err(error) => return Some((Err(error), (bytes, rest, limiter))),
+                    }
+                }
+                let part = rest.split_to(rest.len().min(chunk));
+                limiter.take(part.len() as u64).await;
+                Some((Ok(part), (bytes, rest, limiter)))
+            },
+        );
+        paced.boxed_local()
     }
 
     /// Waits until `bytes` more may go: chunk by chunk, with everybody else in between.

@@ -262,6 +262,7 @@ impl Server {
                 Records::open(&config.data_dir),
             )),
             slots: Arc::default(),
+            searched: Arc::default(),
             events: events.clone(),
             metrics: metrics.clone(),
             upload_limit: Arc::new(Limiter::new(config.upload_limit)),
@@ -438,7 +439,8 @@ fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
         .disable_redirects()
         .add_default_header(("User-Agent", concat!("vecino/", env!("CARGO_PKG_VERSION"))))
         .finish();
-    let outbound = Outbound::new(client.clone(), links, shared.metrics.clone());
+    let metrics = shared.metrics.clone();
+    let outbound = Outbound::new(client.clone(), links, shared.searched.clone(), metrics);
     let copier = Copier {
         me: shared.peer,
         site: shared.site.clone(),
@@ -446,6 +448,7 @@ fn worker(shared: Arc<Shared>, links: Arc<Links>) -> Worker {
         outbound: outbound.clone(),
         client,
         store: shared.store.clone(),
+        limit: shared.upload_limit.clone(),
         metrics: shared.metrics.clone(),
     };
     let tools = Tools {

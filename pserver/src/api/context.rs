@@ -14,7 +14,7 @@ use crate::{
     limit::Limiter,
     locate::{Strategy, central::presence::Presence, flood::Flood},
     metrics::Metrics,
-    neighbour::{checkup::Checkup, inbound::Inbound, probe::Probes},
+    neighbour::{checkup::Checkup, inbound::Inbound, probe::Probes, searched::Searched},
     upload::Slots,
 };
 
@@ -45,6 +45,8 @@ pub struct Shared {
     pub downloads: Arc<Downloads>,
     /// How much it sends to other peers at once.
     pub slots: Arc<Slots>,
+    /// Whom searches named as providers lately.
+    pub searched: Arc<Searched>,
     /// What happens in it.
     pub events: Arc<Events>,
     /// What it counts.

@@ -24,7 +24,7 @@ use super::{
     range::{self, Asked},
     request::{etags, strong_etags},
 };
-use crate::{content::read::OpenFile, limit::Limiter, metrics::Metrics, upload::Slot};
+use crate::{content::read::OpenFile, metrics::Metrics, upload::Slot};
 
 /// RFC 5987 `attr-char`.
 const KEPT_IN_PARAMETER: &AsciiSet = &NON_ALPHANUMERIC
@@ -213,14 +213,8 @@ pub fn sent<E: 'static>(
 ) -> impl Stream<Item = Result<Bytes, E>> + Unpin + 'static {
     let running = Metrics::running(&shared.metrics.uploads);
     let metrics = shared.metrics.clone();
-    let paced = match shared.upload_limit.chunk() {
-        None => bytes.boxed_local(),
-        Some(chunk) => {
-            let chunk = usize::try_from(chunk).unwrap_or(usize::MAX);
-            paced(shared.upload_limit.clone(), chunk, bytes.boxed_local()).boxed_local()
-        }
-    };
-    paced
+    let bytes = shared.upload_limit.clone().pace(bytes.boxed_local());
+    bytes
         .inspect(move |chunk| {
             let _counted_while_it_lives = &running;
             if let Ok(chunk) = chunk {
@@ -228,28 +222,6 @@ pub fn sent<E: 'static>(
             }
         })
         .boxed_local()
-}
-
-/// The same bytes, at most `chunk` of them at a time, each when `limiter` lets it go.
-fn paced<E: 'static>(
-    limiter: Arc<Limiter>,
-    chunk: usize,
-    bytes: LocalBoxStream<'static, Result<Bytes, E>>,
-) -> impl Stream<Item = Result<Bytes, E>> + 'static {
-    stream::unfold(
-        (bytes, Bytes::new(), limiter),
-        move |(mut bytes, mut rest, limiter)| async move {
-            while rest.is_empty() {
-                match bytes.next().await? {
-                    Ok(more) => rest = more,
-                    Err(error) => return Some((Err(error), (bytes, rest, limiter))),
-                }
-            }
-            let part = rest.split_to(rest.len().min(chunk));
-            limiter.take(part.len() as u64).await;
-            Some((Ok(part), (bytes, rest, limiter)))
-        },
-    )
 }
 
 /// Answers with a file that is held here.

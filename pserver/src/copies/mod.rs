@@ -21,6 +21,7 @@ use vecino_rest::{PeerId, PeerUrl, body::Provider};
 use crate::{
     content::{Store, catalogue::Entry},
     download::provider_url,
+    limit::Limiter,
     metrics::Metrics,
     neighbour::outbound::Outbound,
 };
@@ -49,6 +50,8 @@ pub struct Copier {
     pub client: Client,
     /// Where the content is.
     pub store: Arc<Store>,
+    /// How fast they are sent.
+    pub limit: Arc<Limiter>,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }
@@ -74,7 +77,7 @@ impl Copier {
         };
         let site = self.site.as_deref();
         let mut waiting = candidates(&placed, &self.me, own_url, site).into_iter();
-        let within = time_for(entry.stamp.size);
+        let within = time_for(entry.stamp.size, count, self.limit.rate());
         let deadline = Instant::now() + within;
         let (mut holders, mut pushing) = (Vec::new(), FuturesUnordered::new());
         loop {
@@ -102,8 +105,13 @@ impl Copier {
     }
 }
 
-fn time_for(size: u64) -> Duration {
-    WITHIN + Duration::from_secs(size / BYTES_A_SECOND)
+/// How long `count` copies of so many bytes may take; with our own limit, twice what it takes them
+/// all.
+fn time_for(size: u64, count: usize, limit: Option<u64>) -> Duration {
+    let limited = limit.map_or(0, |rate| {
+        size.saturating_mul(2 * count as u64) / rate.max(1)
+    });
+    WITHIN + Duration::from_secs(limited.max(size / BYTES_A_SECOND))
 }
 
 /// Whom to push to: not this peer, those of other sites first, else in the locator's order.
@@ -137,6 +145,15 @@ mod tests {
             site: (!site.is_empty()).then(|| site.to_owned()),
             partial: false,
         }
+    }
+
+    #[test]
+    fn a_copy_has_the_time_that_the_own_limit_takes() {
+        let gib = 1 << 30;
+        assert_eq!(time_for(gib, 1, None), WITHIN + Duration::from_secs(1024));
+        let slow = time_for(gib, 3, Some(100 << 10)) - WITHIN;
+        assert!(slow >= Duration::from_secs(3 * gib / (100 << 10)));
+        assert!(time_for(u64::MAX, MAX_COPIES, Some(0)) > slow);
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl Copier {
         let sending = Metrics::running(&self.metrics.uploads);
         let (taken, sent) = (moved.clone(), self.metrics.bytes_sent.clone());
         let size = entry.stamp.size;
-        let bytes = file.stream(0..size).inspect(move |chunk| {
+        let bytes = self.limit.clone().pace(file.stream(0..size).boxed_local());
+        let bytes = bytes.inspect(move |chunk| {
             let _counted_while_it_lives = &sending;
             taken.set(Instant::now());
             if let Ok(chunk) = chunk {

@@ -24,7 +24,10 @@ use vecino_rest::{
     problem, route,
 };
 
-use super::link::{Link, Links};
+use super::{
+    link::{Link, Links},
+    searched::Searched,
+};
 use crate::{
     download::provider_url,
     locate::LOCATE_WITHIN,
@@ -84,15 +87,22 @@ pub(super) enum Reply<T> {
 pub struct Outbound {
     client: Client,
     pub(super) links: Arc<Links>,
+    searched: Arc<Searched>,
     metrics: Arc<Metrics>,
 }
 
 impl Outbound {
     /// Asks over `client`, which belongs to this worker.
-    pub fn new(client: Client, links: Arc<Links>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        client: Client,
+        links: Arc<Links>,
+        searched: Arc<Searched>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             client,
             links,
+            searched,
             metrics,
         }
     }
@@ -124,6 +134,9 @@ impl Outbound {
 
     /// Who holds it; empty when nobody is known to.
     pub async fn locate(&self, query: &LocateQuery) -> Result<Vec<Variant>, OutboundError> {
+        if let Some(known) = self.searched.find(query) {
+            return Ok(vec![known]);
+        }
         let ask = async |link: &Link| {
             if !link.is_first_system(Instant::now()) {
                 match self.post(link, route::NEIGHBOUR_LOCATE, query).await {
@@ -159,7 +172,9 @@ impl Outbound {
             Reply::FirstSystem => Reply::NotSupported,
             other => other.without_answer(),
         };
-        self.first(ask, "this network cannot be searched").await
+        let page = self.first(ask, "this network cannot be searched").await?;
+        self.searched.learn(&page.items);
+        Ok(page)
     }
 
     /// Live peers with room for a new copy of `size` bytes, this one among them perhaps.

@@ -25,14 +25,19 @@ pub(crate) async fn run(args: &LocateArgs, session: &Session, out: &Output) -> R
         let count = variant.provider_count;
         let providers = if count == 1 { "provider" } else { "providers" };
         out.text(&format!("{digest}  {bytes}  {count} {providers}"))?;
-        let mut rows = Rows::new(&["URL", "PEER", "SITE"]);
+        let some_have_a_part = variant.providers.iter().any(|provider| provider.partial);
+        // Without them it would say nothing.
+        let columns = if some_have_a_part { 4 } else { 3 };
+        let mut rows = Rows::new(&["URL", "PEER", "SITE", "HOLDS"][..columns]);
         for provider in &variant.providers {
             let peer = provider.peer.map(|peer| peer.to_string());
-            rows.push(&[
+            let cells: [&str; 4] = [
                 &provider.url,
                 peer.as_deref().unwrap_or("unknown"),
                 provider.site.as_deref().unwrap_or_default(),
-            ]);
+                if provider.partial { "a part" } else { "all" },
+            ];
+            rows.push(&cells[..columns]);
         }
         out.table(&rows)?;
     }

@@ -302,3 +302,26 @@ fn a_closed_pipe_is_quiet() {
     let done = crate::stage::finish(child);
     assert_eq!((done.code, &*done.stderr), (141, ""), "{done:?}");
 }
+
+#[test]
+fn locate_tells_who_holds_only_a_part() {
+    let peer = Peer::start(|_| {
+        let mut partial = variant("a.bin");
+        partial.providers[0].partial = true;
+        let mut whole = partial.providers[0].clone();
+        (whole.url, whole.partial) = ("http://10.0.0.2:80".to_owned(), false);
+        partial.providers.push(whole);
+        let variants = vec![partial, variant("a.bin")];
+        Answer::json(200, &Located { variants })
+    });
+    let done = Client::of(&peer).run(&["locate", "a.bin"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let held: Vec<_> = done
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("http"))
+        .map(|line| (line.contains("a part"), line.trim_end().ends_with(" all")))
+        .collect();
+    assert_eq!(held, [(true, false), (false, true), (false, false)]);
+    assert_eq!(done.stdout.matches("HOLDS").count(), 1, "{done:?}");
+}

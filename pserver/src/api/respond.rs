@@ -1,6 +1,6 @@
 //! Answers with content: conditional requests, ranges, and the headers that say what it is.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{io, ops::Range};
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
@@ -8,10 +8,7 @@ use actix_web::{
     http::{Method, StatusCode, header},
 };
 use bytes::Bytes;
-use futures_util::{
-    Stream, StreamExt,
-    stream::{self, LocalBoxStream},
-};
+use futures_util::{Stream, StreamExt, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use vecino_rest::{
     Digest, Kind, Name,

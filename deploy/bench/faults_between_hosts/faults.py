@@ -5,6 +5,7 @@ are touched.
 """
 
 import email.utils
+import errno
 import os
 import resource
 import shutil
@@ -225,9 +226,17 @@ class FullDisk(Fault):
 
     def begin(self):
         self.file = Path(self.server.directory) / "other-people-s-data"
-        free = os.statvfs(self.server.directory)
         with open(self.file, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+            size = 0
+            # Others write meanwhile: whatever is free at the end is less than a page.
+            for step in (1 << 20, 4096):
+                try:
+                    while True:
+                        os.posix_fallocate(file.fileno(), size, step)
+                        size += step
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
 
     def end(self):
         self.file.unlink()

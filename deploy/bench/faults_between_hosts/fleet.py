@@ -4,6 +4,7 @@ Invariant: every file is shared by two peers and its bytes are known, so that no
 while one host is in trouble, and every byte that anybody receives can be checked.
 """
 
+import concurrent.futures
 import hashlib
 import http.client
 import random
@@ -24,6 +25,8 @@ SIZES = [48 << 10] * 16 + [160 << 10] * 12 + [400 << 10] * 8 + [3 << 20] * 4
 # must stay free.
 DISK_BYTES = 96 << 20
 DISK_OF = "peer2"
+# Files that are looked for at once.
+AT_ONCE = 6
 
 
 def made(name, size):
@@ -122,19 +125,29 @@ class Fleet:
 
     def lost(self, files):
         """What is not whole at its holder, not found from elsewhere, or wrong: nothing, if all is well."""
-        found = []
-        for file in files:
-            found += [f"{file.name}: {holder} is not found" for holder in self.unfound(file)]
-            for name in (*file.holders, self.other(file).name):
-                try:
-                    status, _, data = self.peers[name].ask("GET", file.path(), quiet=True)
-                except (OSError, http.client.HTTPException) as error:
-                    status, data = repr(error), b""
-                if status != 200:
-                    found.append(f"{file.name} from {name}: {status}")
-                elif hashlib.sha256(data).digest() != file.sha256:
-                    found.append(f"{file.name} from {name}: wrong bytes")
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            return [problem for found in pool.map(self.problems, files) for problem in found]
+
+    def problems(self, file):
+        """What is wrong with one file."""
+        found = [f"{file.name}: {holder} is not found" for holder in self.unfound(file)]
+        for name in (*file.holders, self.other(file).name):
+            try:
+                status, _, data = self.peers[name].ask("GET", file.path(), quiet=True)
+            except (OSError, http.client.HTTPException) as error:
+                status, data = repr(error), b""
+            if status != 200:
+                found.append(f"{file.name} from {name}: {status}")
+            elif hashlib.sha256(data).digest() != file.sha256:
+                found.append(f"{file.name} from {name}: wrong bytes")
         return found
+
+    def forget(self, files):
+        """Deletes files at those who share them."""
+        def delete(file):
+            self.peers[file.holders[0]].ask("DELETE", file.path(), quiet=True)
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(delete, files))
 
 
 def run(*command):

@@ -21,7 +21,7 @@ LEAST_DOWNLOADS, LEAST_LOOKUPS = 4, 8
 CALM_SECONDS = 1.5
 # What was shared a moment ago need not be known everywhere yet: a neighbour remembers for a second
 # that nobody has it.
-SETTLED_SECONDS = 3
+SETTLED_SECONDS = 2.5
 PEAK_BYTES = 512 << 20
 
 
@@ -47,6 +47,16 @@ class Result:
 def play(fleet, load, scenario, watch=None):
     """Plays `scenario` under `load`; `watch`, where there is one, says which alerts fired."""
     result = Result(scenario)
+    try:
+        scenes(result, fleet, load, watch)
+    except (OSError, RuntimeError, TimeoutError) as error:
+        result.failures.append(f"could not be played to its end: {type(error).__name__} {error}")
+    return result
+
+
+def scenes(result, fleet, load, watch):
+    """One after the other: before, the fault, healing, what is there at the end."""
+    scenario = result.scenario
     fault = KINDS[scenario.kind](fleet, scenario.at, **scenario.options)
     fault.prepare()
     eventually("the fleet is whole", lambda: not trouble(fleet, load), within=30, every=0.2)
@@ -69,7 +79,6 @@ def play(fleet, load, scenario, watch=None):
     if watch:
         watch.judge(result, began_at)
     fault.tidy()
-    return result
 
 
 def trouble(fleet, load):
@@ -144,8 +153,7 @@ def settle(result, fleet, load):
         # What is late is not lost.
         time.sleep(SETTLED_SECONDS)
         result.lost = fleet.lost(files)
-    for _, file in shared:
-        fleet.peers[file.holders[0]].ask("DELETE", file.path(), quiet=True)
+    fleet.forget([file for _, file in shared])
     if result.lost:
         result.failures.append(f"lost: {'; '.join(result.lost[:5])}")
     if dead := fleet.dead():

@@ -56,12 +56,15 @@ async fn slot(
         .peer_addr()
         .map_or(IpAddr::from([0, 0, 0, 0]), |addr| addr.ip());
     let slot = worker.shared.slots.take(asker, what, bytes).await;
-    slot.map_err(|Busy| {
-        ApiError::new(
-            Kind::Busy,
-            "this peer sends to as many as it can: try again in a moment",
-        )
-    })
+    slot.map_err(|Busy| busy())
+}
+
+/// No slot became free in time.
+pub fn busy() -> ApiError {
+    ApiError::new(
+        Kind::Busy,
+        "this peer sends to as many as it can: try again in a moment",
+    )
 }
 
 /// `GET, HEAD /v1/blobs/DIGEST`.
@@ -75,9 +78,22 @@ pub async fn get(
     if let Some(entry) = store.catalogue().by_digest(&digest)
         && let Some(file) = store.read(entry).await?
     {
-        let slot = slot(&request, &worker, (digest, 0), file.entry().stamp.size).await?;
-        let name = file.entry().name.clone();
-        return respond::file(&request, &name, file, &worker.shared, Some(slot));
+        let entry = file.entry().clone();
+        let content = Described {
+            name: &entry.name,
+            digest,
+            size: entry.stamp.size,
+            source: "local",
+        };
+        return match respond::prepare(&request, &content)? {
+            Prepared::Answered(response) => Ok(response),
+            Prepared::Body(builder, range) => {
+                let length = range.end - range.start;
+                let slot = slot(&request, &worker, (digest, range.start), length).await?;
+                let (shared, bytes) = (&worker.shared, file.stream(range));
+                Ok(respond::body(builder, length, shared, bytes, Some(slot)))
+            }
+        };
     }
     let job = worker.shared.downloads.job(&digest);
     let job = job.ok_or_else(|| not_held(&digest))?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Deserialize;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use vecino_rest::{
     Kind,
     body::{Download, DownloadRequest, Page},
@@ -30,6 +30,11 @@ use crate::{
 const RESUME_TRIES: u32 = 6;
 /// The wait after the first try; doubled each time.
 const RESUME_AFTER: Duration = Duration::from_secs(1);
+
+/// Downloads of before wait for files that are still being hashed, so long ...
+const HASHED_WITHIN: Duration = Duration::from_secs(600);
+/// ... and look so often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Deserialize)]
 struct ListQuery {
@@ -93,8 +98,15 @@ pub async fn begin(
 
 /// Runs again what ran when the peer ended, one after the other.
 pub async fn resume(fetcher: Fetcher) {
-    // What is held is known then.
-    fetcher.tools.store.importer().first_scan().await;
+    // What is held is known then: a file may have got its name right before the peer ended.
+    let importer = fetcher.tools.store.importer();
+    importer.first_scan().await;
+    let hashed = async {
+        while importer.waiting() > 0 {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    let _ = timeout(HASHED_WITHIN, hashed).await;
     while let Some(task) = fetcher.downloads.records.next_unfinished() {
         run(&fetcher, task, RESUME_TRIES).await;
     }

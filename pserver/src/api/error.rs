@@ -15,6 +15,9 @@ use crate::{
     neighbour::{outbound::OutboundError, probe::ProbeError},
 };
 
+/// Seconds after which it may be better.
+pub const RETRY_AFTER: &str = "2";
+
 /// An answer that is a problem.
 #[derive(Debug)]
 pub struct ApiError {
@@ -86,14 +89,9 @@ impl ResponseError for ApiError {
                 response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
             Some(Kind::Busy | Kind::LookupFailed | Kind::NoNeighbour) => {
-                response.insert_header((header::RETRY_AFTER, "2"));
+                response.insert_header((header::RETRY_AFTER, RETRY_AFTER));
             }
             _ => {}
-        }
-        if self.problem.kind() == Some(Kind::Busy) {
-            // Who comes back begins anew: on this connection, content would be sent by the web
-            // server from now on, and not as `upload` does it.
-            response.force_close();
         }
         if let Some(size) = self.content_size {
             response.insert_header((header::CONTENT_RANGE, format!("bytes */{size}")));

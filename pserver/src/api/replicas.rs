@@ -1,18 +1,27 @@
 //! `PUT /v1/blobs/DIGEST?name=NAME`: takes a copy from another peer.
 
+use std::net::Ipv4Addr;
+
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header},
     web,
 };
 use serde::Deserialize;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 use vecino_rest::{Digest, Kind, Name, body::Stored};
 
 use super::{context::Worker, error::ApiError, request};
-use crate::content::{
-    catalogue::Entry,
-    replica::{Replica, ReplicaError},
+use crate::{
+    content::{
+        catalogue::Entry,
+        replica::{Replica, ReplicaError},
+    },
+    copies::{self, MAX_COPIES},
+    limit::Limiter,
 };
 
 /// Headers that browsers send with every `PUT`, and peers never.
@@ -52,8 +61,13 @@ pub async fn put(
     if !store.keeps_size(size) {
         return Err(ApiError::new(Kind::NotKept, store.why_not_kept(size)));
     }
-    let replica = store.begin_replica(name, digest, size).await?;
-    let replica = receive(&mut payload, replica).await?;
+    let from = request.peer_addr().map(|addr| addr.ip());
+    let from = from.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let replica = store.begin_replica(name, digest, size, from).await?;
+    let limit = &worker.shared.download_limit;
+    let within = copies::time_for(size, MAX_COPIES, limit.rate());
+    let received = timeout(within, receive(&mut payload, replica, limit)).await;
+    let replica = received.map_err(|_| bad(format!("it took longer than {within:?}")))??;
     let entry = replica.keep().await?;
     worker.shared.metrics.bytes_received.inc_by(size);
     Ok(answer(StatusCode::CREATED, &entry, &worker))
@@ -71,7 +85,11 @@ fn answer(status: StatusCode, entry: &Entry, worker: &Worker) -> HttpResponse {
 }
 
 /// One block is written and hashed while the next one comes.
-async fn receive(payload: &mut web::Payload, replica: Replica) -> Result<Replica, ApiError> {
+async fn receive(
+    payload: &mut web::Payload,
+    replica: Replica,
+    limit: &Limiter,
+) -> Result<Replica, ApiError> {
     let done = async |writing: JoinHandle<Result<Replica, ReplicaError>>| {
         let written = writing.await;
         let written = written.map_err(|_| ApiError::new(Kind::Internal, "interrupted"))?;
@@ -79,6 +97,7 @@ async fn receive(payload: &mut web::Payload, replica: Replica) -> Result<Replica
     };
     let mut writing = spawn_blocking(move || Ok(replica));
     while let Some(block) = request::next_block(payload).await? {
+        limit.take(block.len() as u64).await;
         let mut replica = done(writing).await?;
         writing = spawn_blocking(move || replica.write(&block).map(|()| replica));
     }

@@ -270,6 +270,17 @@ impl Store {
         self.free_bytes(Origin::Fetched)
     }
 
+    /// Bytes that there could be room for: as [`make_room`](Self::make_room) would, but nothing
+    /// is deleted for it.
+    pub fn could_have_room(&self) -> u64 {
+        let free = self.free_bytes(Origin::Fetched);
+        if self.keeping.cache_limit.is_some() && self.is_on_one_disk() {
+            free.saturating_add(self.catalogue.fetched_bytes())
+        } else {
+            free
+        }
+    }
+
     /// Whether what leaves `DOWNLOAD_DIR` makes room for what is on its way.
     fn is_on_one_disk(&self) -> bool {
         let disk = |dir: &Path| fs::metadata(dir).map(|metadata| metadata.dev()).ok();

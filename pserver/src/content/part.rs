@@ -2,11 +2,13 @@
 //! piece hashes and one byte a piece that says whether it was verified.
 //!
 //! Invariant: what is in the part under a set byte was verified before the byte was set, and is
-//! never written to again; after a crash the disk may have kept one without the other, so set
+//! never written to again. What a writer hashed is what lies on the disk only if nobody else wrote
+//! to the piece: where somebody did, it is read again before its byte is set; after a crash the disk may have kept one without the other, so set
 //! pieces are hashed again when a part is opened. Pieces whose byte is not set may hold anything,
 //! and are read by nobody. A part is never visible under its name.
 
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     ops::Range,
@@ -14,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -51,9 +53,30 @@ pub struct Part {
     have: File,
     path: PathBuf,
     verified: Box<[AtomicBool]>,
-    /// Held while bytes of a piece are written, so that nobody writes to one that is verified: a
-    /// stripe for every so many pieces.
-    writing: [Mutex<()>; STRIPES],
+    /// Who wrote to pieces that are not verified. Held while bytes of one are written, so that
+    /// nobody writes to one that is: a stripe for every so many pieces.
+    writing: [Mutex<HashMap<u32, Writers>>; STRIPES],
+    next_writer: AtomicU64,
+}
+
+/// Who wrote to a piece so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writers {
+    /// This one alone.
+    One(u64),
+    /// Several: what lies there may be of both.
+    Several,
+}
+
+/// What became of a piece that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// It is what it must be: verified from now on.
+    Verified,
+    /// What came is not what it must be.
+    Wrong,
+    /// What came was right, but somebody else wrote between it: it is to be fetched again.
+    Garbled,
 }
 
 /// A piece on its way to the disk, block after block. What it writes counts for nothing until
@@ -61,6 +84,7 @@ pub struct Part {
 #[derive(Debug)]
 pub struct PieceWriter {
     part: Arc<Part>,
+    id: u64,
     index: u32,
     hasher: PieceHasher,
     at: u64,
@@ -134,7 +158,8 @@ impl Part {
             pieces,
             have,
             path,
-            writing: std::array::from_fn(|_| Mutex::new(())),
+            writing: std::array::from_fn(|_| Mutex::default()),
+            next_writer: AtomicU64::new(0),
         }
     }
 
@@ -142,6 +167,7 @@ impl Part {
     pub fn piece(self: &Arc<Self>, index: u32) -> PieceWriter {
         PieceWriter {
             part: self.clone(),
+            id: self.next_writer.fetch_add(1, Ordering::Relaxed),
             index,
             hasher: PieceHasher::new(&self.layout, index),
             at: self.layout.range(index).start,
@@ -160,7 +186,7 @@ impl Part {
         self.verified[index as usize].load(Ordering::Acquire)
     }
 
-    fn lock(&self, index: u32) -> MutexGuard<'_, ()> {
+    fn lock(&self, index: u32) -> MutexGuard<'_, HashMap<u32, Writers>> {
         self.writing[index as usize % STRIPES]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -208,9 +234,13 @@ impl PieceWriter {
     /// it was verified meanwhile. Blocks.
     pub fn write(&mut self, blocks: &[Bytes]) -> io::Result<bool> {
         blocks.iter().for_each(|block| self.hasher.update(block));
-        let _writing = self.part.lock(self.index);
+        let mut writing = self.part.lock(self.index);
         if self.part.has(self.index) {
             return Ok(false);
+        }
+        let writers = writing.entry(self.index).or_insert(Writers::One(self.id));
+        if *writers != Writers::One(self.id) {
+            *writers = Writers::Several;
         }
         let piece = self.part.layout.range(self.index);
         if self.at == piece.start {
@@ -223,11 +253,11 @@ impl PieceWriter {
         Ok(true)
     }
 
-    /// Whether all of it was written and is what the piece must be: then it is verified from now
-    /// on. Blocks.
-    pub fn finish(self) -> io::Result<bool> {
+    /// Verifies the piece, when all of it was written and is what it must be. Blocks.
+    pub fn finish(self) -> io::Result<Finished> {
         let Self {
             part,
+            id,
             index,
             hasher,
             at,
@@ -235,15 +265,20 @@ impl PieceWriter {
         let is_right = at == part.layout.range(index).end
             && hasher.finish(&part.layout) == part.pieces[index as usize];
         if !is_right {
-            return Ok(false);
+            return Ok(Finished::Wrong);
         }
-        let _writing = part.lock(index);
+        let mut writing = part.lock(index);
         if !part.has(index) {
+            let alone = writing.get(&index) == Some(&Writers::One(id));
+            if !alone && !part.holds(index, &mut Vec::new())? {
+                return Ok(Finished::Garbled);
+            }
+            writing.remove(&index);
             let flag = HEADER + part.pieces.len() * Digest::LEN + index as usize;
             part.have.write_all_at(&[1], flag as u64)?;
             part.verified[index as usize].store(true, Ordering::Release);
         }
-        Ok(true)
+        Ok(Finished::Verified)
     }
 }
 
@@ -383,7 +418,7 @@ mod tests {
                 return true;
             }
         }
-        writer.finish().expect("finished")
+        writer.finish().expect("finished") == Finished::Verified
     }
 
     #[test]
@@ -405,7 +440,28 @@ mod tests {
         assert!(late.write(&wrong).expect("written"));
         assert!(admit(&part, 1, piece(&part, &content, 1)));
         assert!(!late.write(&wrong).expect("refused"));
-        assert!(!late.finish().expect("short"));
+        assert_eq!(late.finish().expect("short"), Finished::Wrong);
+        assert!(part.holds(1, &mut Vec::new()).expect("read"));
+    }
+
+    #[test]
+    fn what_two_wrote_at_once_is_read_again() {
+        let (_dir, content, part) = begun();
+        let right = piece(&part, &content, 1);
+        let (first, second) = right.split_at(right.len() / 2);
+        let block = |bytes: &[u8]| [Bytes::copy_from_slice(bytes)];
+        let (mut honest, mut liar) = (part.piece(1), part.piece(1));
+        assert!(honest.write(&block(first)).expect("written"));
+        // Comes late, and over what is right.
+        assert!(liar.write(&block(&vec![7; first.len()])).expect("written"));
+        assert!(honest.write(&block(second)).expect("written"));
+        assert_eq!(honest.finish().expect("read"), Finished::Garbled);
+        assert!(!part.has(1));
+        // Who writes all of it again makes it good, although the liar is still there.
+        let mut again = part.piece(1);
+        assert!(again.write(&block(right)).expect("written"));
+        assert_eq!(again.finish().expect("read"), Finished::Verified);
+        assert!(!liar.write(&block(second)).expect("refused"));
         assert!(part.holds(1, &mut Vec::new()).expect("read"));
     }
 

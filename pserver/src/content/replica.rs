@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     os::unix::fs::FileExt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -16,13 +17,15 @@ use vecino_rest::{Digest, Name, body::Origin, piece::Layout};
 use super::{Store, StoreError, Upload, catalogue::Entry, refuse_unshared, verify::PieceHashes};
 
 /// Copies that come in at the same time.
-pub const MAX_INCOMING: usize = 8;
+pub const MAX_INCOMING: usize = 32;
+/// Of one address.
+const MAX_INCOMING_OF_ONE: usize = 8;
 
 /// Why a copy is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicaError {
     /// Enough come in already.
-    #[error("{MAX_INCOMING} copies are coming in already")]
+    #[error("as many copies as this peer takes at once are coming in already")]
     Busy,
     /// The same content comes in from somebody else.
     #[error("a copy of {0} is coming in already")]
@@ -54,10 +57,10 @@ pub enum ReplicaError {
     Store(#[from] StoreError),
 }
 
-/// What is coming in: sizes by digest.
+/// What is coming in, by digest: its size, and who sends it.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
-    sizes: Mutex<HashMap<Digest, u64>>,
+    copies: Mutex<HashMap<Digest, (u64, IpAddr)>>,
 }
 
 impl Incoming {
@@ -67,20 +70,23 @@ impl Incoming {
         digest: Digest,
         size: u64,
         free: u64,
+        from: IpAddr,
     ) -> Result<Admitted, ReplicaError> {
-        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        if sizes.contains_key(&digest) {
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        if copies.contains_key(&digest) {
             return Err(ReplicaError::ComingIn(digest));
         }
-        if sizes.len() >= MAX_INCOMING {
+        let own = copies.values().filter(|(_, by)| *by == from).count();
+        if copies.len() >= MAX_INCOMING || own >= MAX_INCOMING_OF_ONE {
             return Err(ReplicaError::Busy);
         }
         // What they have written already is taken off twice: rather too little than too much.
-        let free = free.saturating_sub(sizes.values().sum());
+        let coming: u64 = copies.values().map(|(size, _)| size).sum();
+        let free = free.saturating_sub(coming);
         if size > free {
             return Err(ReplicaError::NoRoom { size, free });
         }
-        sizes.insert(digest, size);
+        copies.insert(digest, (size, from));
         Ok(Admitted {
             incoming: self.clone(),
             digest,
@@ -97,8 +103,8 @@ struct Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let sizes = self.incoming.sizes.lock();
-        sizes
+        let copies = self.incoming.copies.lock();
+        copies
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.digest);
     }
@@ -116,17 +122,18 @@ pub struct Replica {
 }
 
 impl Store {
-    /// Takes a copy of `size` bytes, which is to be kept as `name`.
+    /// Takes a copy of `size` bytes `from` somebody, which is to be kept as `name`.
     pub async fn begin_replica(
         self: &Arc<Self>,
         name: Name,
         digest: Digest,
         size: u64,
+        from: IpAddr,
     ) -> Result<Replica, ReplicaError> {
         refuse_unshared(&name)?;
         let layout = Layout::of(size).ok_or(ReplicaError::TooLarge(size))?;
         let free = self.free_bytes(Origin::Fetched);
-        let admitted = self.incoming.admit(digest, size, free)?;
+        let admitted = self.incoming.admit(digest, size, free, from)?;
         Ok(Replica {
             upload: self.begin_upload().await?,
             store: self.clone(),
@@ -183,7 +190,11 @@ impl Replica {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn digest(number: usize) -> Digest {
         Digest::of(&number.to_le_bytes())
@@ -192,20 +203,36 @@ mod tests {
     #[test]
     fn copies_come_in_once_each_some_at_a_time_and_only_where_there_is_room() {
         let incoming = Arc::new(Incoming::default());
-        let first = incoming.admit(digest(0), 40, 100).expect("admitted");
-        let again = incoming.admit(digest(0), 1, 100);
+        let first = incoming.admit(digest(0), 40, 100, FROM).expect("admitted");
+        let again = incoming.admit(digest(0), 1, 100, FROM);
         assert!(matches!(again, Err(ReplicaError::ComingIn(_))));
-        let second = incoming.admit(digest(1), 61, 100).expect_err("no room");
+        let second = incoming
+            .admit(digest(1), 61, 100, FROM)
+            .expect_err("no room");
         let told = "the copy has 61 bytes, and this peer has room for 60: 1 are missing";
         assert_eq!(second.to_string(), told);
-        let second = incoming.admit(digest(1), 60, 100).expect("admitted");
+        let second = incoming.admit(digest(1), 60, 100, FROM).expect("admitted");
         drop((first, second));
+        let from = |number: usize| {
+            let last = u8::try_from(number / MAX_INCOMING_OF_ONE).expect("few");
+            IpAddr::from([10, 0, 0, last])
+        };
         let many: Vec<_> = (0..MAX_INCOMING)
-            .map(|number| incoming.admit(digest(number), 1, 100).expect("admitted"))
+            .map(|number| incoming.admit(digest(number), 1, 100, from(number)))
+            .map(|admitted| admitted.expect("admitted"))
             .collect();
-        let more = incoming.admit(digest(99), 1, 100);
+        let more = incoming.admit(digest(99), 1, 100, FROM);
         assert!(matches!(more, Err(ReplicaError::Busy)));
         drop(many);
-        assert!(incoming.admit(digest(99), 100, 100).is_ok());
+        let of_one: Vec<_> = (0..MAX_INCOMING_OF_ONE)
+            .map(|number| incoming.admit(digest(number), 1, 100, FROM))
+            .map(|admitted| admitted.expect("admitted"))
+            .collect();
+        let more = incoming.admit(digest(99), 1, 100, FROM);
+        assert!(matches!(more, Err(ReplicaError::Busy)), "of one");
+        assert!(incoming.admit(digest(99), 1, 100, from(0)).is_ok());
+        let many = of_one;
+        drop(many);
+        assert!(incoming.admit(digest(99), 100, 100, FROM).is_ok());
     }
 }

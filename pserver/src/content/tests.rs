@@ -5,7 +5,11 @@ use std::{sync::Arc, time::SystemTime};
 use bytes::Bytes;
 use vecino_rest::piece::Layout;
 
-use super::{keep::with_digest, part::Part, *};
+use super::{
+    keep::with_digest,
+    part::{Finished, Part},
+    *,
+};
 
 #[test]
 fn a_name_with_a_digest_keeps_its_folder_and_extension() {
@@ -34,7 +38,7 @@ fn finished(store: &Store, bytes: &'static [u8]) -> (Digest, Arc<Part>) {
     let part = Arc::new(part);
     let mut writer = part.piece(0);
     assert!(writer.write(&[Bytes::from_static(bytes)]).expect("written"));
-    assert!(writer.finish().expect("right"));
+    assert_eq!(writer.finish().expect("right"), Finished::Verified);
     (digest, part)
 }
 

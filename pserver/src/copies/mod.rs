@@ -107,7 +107,7 @@ impl Copier {
 
 /// How long `count` copies of so many bytes may take; with our own limit, twice what it takes them
 /// all.
-fn time_for(size: u64, count: usize, limit: Option<u64>) -> Duration {
+pub fn time_for(size: u64, count: usize, limit: Option<u64>) -> Duration {
     let limited = limit.map_or(0, |rate| {
         size.saturating_mul(2 * count as u64) / rate.max(1)
     });

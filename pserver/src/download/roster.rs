@@ -23,6 +23,10 @@ const REST: Duration = Duration::from_millis(200);
 const MAX_PROVIDERS: usize = 256;
 /// Partial providers that are asked what they have, at once.
 const MAX_ASKED_FOR_PIECES: usize = 24;
+/// One provider is asked what it has no more often than this ...
+const QUESTION_EVERY: Duration = Duration::from_millis(30);
+/// ... and than this, when it had nothing new to say.
+const NO_NEWS: Duration = Duration::from_secs(1);
 /// Requests in flight at one provider, at least while it answers, and at most.
 const DEPTH: (u32, u32) = (2, 6);
 /// A request is to take about so long.
@@ -86,6 +90,8 @@ struct Provider {
     pieces: Pieces,
     /// Whether a question of what it has is under way.
     is_asked: bool,
+    /// When it may be asked that again.
+    ask_again: Option<Instant>,
     in_flight: u32,
     /// Verified bytes a second while it sent.
     rate: Option<f64>,
@@ -153,6 +159,7 @@ impl Roster {
                         Pieces::Whole
                     },
                     is_asked: false,
+                    ask_again: None,
                     in_flight: 0,
                     rate: None,
                     delay: None,
@@ -340,7 +347,9 @@ impl Roster {
             if free == 0 {
                 break;
             }
-            if !provider.is_asked && provider.is_usable() && provider.is_rested(now) {
+            let may_be_asked = provider.ask_again.is_none_or(|at| at <= now);
+            if !provider.is_asked && may_be_asked && provider.is_usable() && provider.is_rested(now)
+            {
                 provider.is_asked = true;
                 free -= 1;
                 due.push((no, since));
@@ -349,10 +358,22 @@ impl Roster {
         due
     }
 
-    /// A partial provider said what it has.
-    pub fn holds(&mut self, no: ProviderNo, holdings: Holdings) {
+    /// When the next one may be asked again what it has; `None` when that is not to be waited for.
+    pub fn next_question(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.providers.iter().filter(|provider| !provider.is_asked);
+        let times = waiting.filter_map(|provider| provider.ask_again);
+        times.filter(|at| *at > now).min()
+    }
+
+    /// A partial provider said at `now` what it has.
+    pub fn holds(&mut self, no: ProviderNo, holdings: Holdings, now: Instant) {
         let provider = self.of_mut(no);
         provider.is_asked = false;
+        let is_news = match &provider.pieces {
+            Pieces::Some(known) => known.have != holdings.have || known.coming != holdings.coming,
+            Pieces::Whole | Pieces::Unknown => true,
+        };
+        provider.ask_again = Some(now + if is_news { QUESTION_EVERY } else { NO_NEWS });
         provider.pieces = if holdings.have.is_none() {
             Pieces::Whole
         } else {
@@ -386,6 +407,9 @@ impl Roster {
     pub fn delivered(&mut self, no: ProviderNo) {
         let provider = self.of_mut(no);
         provider.delivered += 1;
+        if matches!(provider.last, Some(Fault::Busy(_))) {
+            provider.last = None;
+        }
         provider.failures = 0;
         provider.rests_until = None;
     }
@@ -405,6 +429,7 @@ impl Roster {
         match fault {
             Fault::Busy(retry_after) => {
                 provider.rests_until = Some(now + retry_after.max(REST));
+                provider.last.get_or_insert(fault);
                 return;
             }
             // What it said it has is gone; it is asked again before it is sent a request.
@@ -467,131 +492,4 @@ impl Roster {
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::{SeedableRng, rngs::StdRng};
-
-    use super::{super::provider_url::parse, *};
-
-    fn candidate(port: u16) -> Candidate {
-        Candidate {
-            url: parse(&format!("http://10.0.0.1:{port}")).expect("valid"),
-            is_partial: false,
-            is_near: false,
-        }
-    }
-
-    fn failed() -> Fault {
-        Fault::Failed("refused".to_owned())
-    }
-
-    fn askable(roster: &Roster, now: Instant) -> Vec<ProviderNo> {
-        roster.askable(now, &mut StdRng::seed_from_u64(7))
-    }
-
-    #[test]
-    fn who_failed_rests_and_a_liar_is_never_asked_again() {
-        let mut roster = Roster::default();
-        let mut now = Instant::now();
-        roster.add([candidate(1), candidate(2), candidate(1)]);
-        assert_eq!(roster.len(), 2);
-        roster.failed(0, failed(), now);
-        assert_eq!(askable(&roster, now), [1]);
-        roster.failed(1, Fault::Wrong("piece 0".to_owned()), now);
-        assert!(askable(&roster, now).is_empty());
-        assert_eq!(roster.next_rested(now), Some(now + REST));
-        now += REST;
-        roster.add([candidate(2)]);
-        assert_eq!(askable(&roster, now), [0], "a liar cannot be added again");
-        for _ in 1..MAX_FAILURES {
-            roster.failed(0, failed(), now);
-            now += REST * 8;
-        }
-        assert!(roster.is_exhausted() && roster.next_rested(now).is_none());
-        assert!(matches!(roster.verdict(), JobError::Verification(_)));
-        roster.add([candidate(1)]);
-        assert_eq!(
-            askable(&roster, now),
-            [0],
-            "a new lookup gives another chance"
-        );
-    }
-
-    #[test]
-    fn a_busy_provider_is_no_failure() {
-        let mut roster = Roster::default();
-        let now = Instant::now();
-        roster.add([candidate(1)]);
-        for _ in 0..9 {
-            roster.failed(0, Fault::Busy(Duration::from_secs(1)), now);
-        }
-        assert!(askable(&roster, now).is_empty() && !roster.is_exhausted());
-        assert_eq!(askable(&roster, now + Duration::from_secs(1)), [0]);
-    }
-
-    #[test]
-    fn partial_providers_go_first_once_they_said_what_they_have() {
-        let mut roster = Roster::default();
-        let now = Instant::now();
-        let partial = Candidate {
-            is_partial: true,
-            ..candidate(2)
-        };
-        roster.add([candidate(1), partial]);
-        assert_eq!(askable(&roster, now), [0]);
-        assert_eq!(roster.to_be_asked(now), [(1, None)]);
-        assert!(roster.to_be_asked(now).is_empty(), "it is asked already");
-        let have = Bits::of([true, false, true]);
-        let holdings = Holdings {
-            version: 3,
-            have: Some(have.clone()),
-            coming: Bits::of([false, true, false]),
-        };
-        roster.holds(1, holdings);
-        assert_eq!(askable(&roster, now), [1, 0]);
-        assert_eq!(roster.has(1), Some(&have));
-        assert_eq!(roster.copies(3), [1, 1, 1]);
-        assert_eq!(roster.to_be_asked(now), [(1, Some(3))]);
-        roster.failed(1, Fault::NotThere, now);
-        assert_eq!(askable(&roster, now + REST), [0], "it has to say again");
-    }
-
-    #[test]
-    fn no_more_is_in_flight_than_allowed() {
-        let mut roster = Roster::default();
-        let now = Instant::now();
-        roster.add([candidate(1)]);
-        for _ in 0..DEPTH.0 {
-            assert_eq!(askable(&roster, now), [0]);
-            roster.asked(0);
-        }
-        assert!(askable(&roster, now).is_empty());
-        roster.answered(0);
-        assert_eq!(askable(&roster, now), [0]);
-    }
-
-    #[test]
-    fn a_fast_provider_gets_long_runs() {
-        let layout = Layout::of(1 << 30).expect("small");
-        let mut roster = Roster::default();
-        roster.add([candidate(1)]);
-        assert_eq!(roster.longest_run(0, &layout), 1);
-        let second = Duration::from_secs(1);
-        roster.measured(0, 50 << 20, Duration::ZERO, second);
-        assert_eq!(roster.longest_run(0, &layout), 5);
-        for _ in 0..20 {
-            roster.measured(0, 10 << 30, Duration::ZERO, second);
-        }
-        assert_eq!(roster.longest_run(0, &layout), 16);
-    }
-
-    #[test]
-    fn the_verdict_says_what_was_wrong() {
-        let mut roster = Roster::default();
-        assert!(matches!(roster.verdict(), JobError::Providers(_)));
-        roster.add([candidate(1), candidate(2)]);
-        roster.failed(0, Fault::Short, Instant::now());
-        assert!(matches!(roster.verdict(), JobError::Verification(_)));
-        roster.failed(1, failed(), Instant::now());
-        assert!(matches!(roster.verdict(), JobError::Providers(text) if text.contains("refused")));
-    }
-}
+mod tests;

@@ -7,7 +7,9 @@
 
 use std::ops::Range;
 
-use vecino_rest::{Digest, route};
+use vecino_rest::{Digest, problem, route};
+
+use crate::api::error::RETRY_AFTER;
 
 /// Longest head that is read here.
 pub const MAX_HEAD: usize = 4096;
@@ -103,6 +105,18 @@ pub fn answer(range: &Range<u64>, size: u64, headers: &[(&str, String)], closes:
     let date = httpdate::fmt_http_date(std::time::SystemTime::now());
     let length = range.end - range.start;
     head + &format!("content-length: {length}\r\ndate: {date}\r\n\r\n")
+}
+
+/// The answer to who is to come back later.
+pub fn busy(problem: &str, closes: bool) -> String {
+    let close = if closes { "connection: close\r\n" } else { "" };
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: {}\r\nretry-after: {RETRY_AFTER}\r\n\
+         {close}content-length: {}\r\ndate: {date}\r\n\r\n{problem}",
+        problem::MEDIA_TYPE,
+        problem.len(),
+    )
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     api::{
+        blobs::busy,
         range::{self, Asked},
         respond::{Described, content_headers},
     },
@@ -125,9 +126,14 @@ impl Sender {
                 return Next::Closed;
             };
             let (what, bytes) = ((request.digest, range.start), range.end - range.start);
-            // Who is refused is told so by the web server.
             let Ok(slot) = self.slots.take(asker.ip(), what, bytes).await else {
-                return Next::Other(stream);
+                match refuse(&mut stream, &request).await {
+                    Ok(()) if !request.closes => {
+                        silent = between;
+                        continue;
+                    }
+                    _ => return Next::Closed,
+                }
             };
             if slot.is_waited_for() && is_gone(&stream) {
                 return Next::Closed;
@@ -251,6 +257,15 @@ async fn send(stream: &TcpStream, file: &File, chunk: &Range<u64>) -> io::Result
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Tells that there is no slot; the connection goes on.
+async fn refuse(stream: &mut TcpStream, request: &BlobRequest) -> io::Result<()> {
+    let mut head = [0; MAX_HEAD];
+    stream.read_exact(&mut head[..request.length]).await?;
+    let problem = serde_json::to_string(&busy().into_problem())?;
+    let answer = head::busy(&problem, request.closes);
+    stream.write_all(answer.as_bytes()).await
 }
 
 /// Whether the client closed the connection while it waited.

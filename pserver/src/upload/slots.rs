@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -92,12 +92,25 @@ impl Queue {
         self.counting(now).filter(|(by, _)| *by == asker).count()
     }
 
-    /// A place in the queue from `since` on; `None` when it is full.
+    /// A place in the queue from `since` on; `None` when it is full of those who have no more than
+    /// `asker` would. Else the newest of the one who has the most goes.
     fn enter(&mut self, asker: IpAddr, what: What, since: Instant) -> Option<u64> {
         let waiting = self.waiting.values();
         let own = waiting.filter(|other| other.asker == asker).count();
-        if self.waiting.len() >= MAX_WAITING || own >= MAX_WAITING_OF_ONE {
+        if own >= MAX_WAITING_OF_ONE {
             return None;
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            let mut counts: BTreeMap<IpAddr, (usize, u64)> = BTreeMap::new();
+            for (&ticket, waiting) in &self.waiting {
+                let (count, newest) = counts.entry(waiting.asker).or_default();
+                (*count, *newest) = (*count + 1, ticket);
+            }
+            let (most, newest) = counts.into_values().max()?;
+            if most <= own + 1 {
+                return None;
+            }
+            self.waiting.remove(&newest);
         }
         self.next += 1;
         let waiting = Waiting { asker, what, since };
@@ -169,8 +182,11 @@ impl Slots {
                 ticket: None,
             });
         }
+        let asker = one_of(asker);
         let entered = self.queue().enter(asker, what, Instant::now());
         let ticket = entered.ok_or(Busy)?;
+        // Somebody may have gone for it.
+        self.changed.notify_waiters();
         // Leaves the queue, or gives the slot back, whatever happens from here on.
         let slot = Slot {
             slots: self.clone(),
@@ -181,9 +197,15 @@ impl Slots {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let again = match self.queue().try_take(ticket, Instant::now()) {
-                Ok(()) => break,
-                Err(again) => again.map_or(deadline, |at| at.min(deadline)),
+            let again = {
+                let mut queue = self.queue();
+                if !queue.waiting.contains_key(&ticket) {
+                    return Err(Busy);
+                }
+                match queue.try_take(ticket, Instant::now()) {
+                    Ok(()) => break,
+                    Err(again) => again.map_or(deadline, |at| at.min(deadline)),
+                }
             };
             if timeout_at(again.into(), changed).await.is_err() {
                 if again >= deadline {
@@ -195,6 +217,17 @@ impl Slots {
         // There may be another one free.
         self.changed.notify_waiters();
         Ok(slot)
+    }
+}
+
+/// Whom an address belongs to: with IPv6, everybody has as many as they like in one /64.
+fn one_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & !u128::from(u64::MAX);
+            Ipv6Addr::from_bits(network).into()
+        }
+        address => address,
     }
 }
 
@@ -298,6 +331,34 @@ mod tests {
         }
         assert!(queue.enter(A, other(), now).is_none());
         assert!(queue.enter(B, other(), now).is_some());
+    }
+
+    #[test]
+    fn few_who_ask_for_much_keep_nobody_out() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        let address = |number: usize| {
+            let [.., high, low] = number.to_be_bytes();
+            IpAddr::from([10, 0, high, low])
+        };
+        let mut tickets = Vec::new();
+        for number in 0..MAX_WAITING {
+            let asker = address(number / MAX_WAITING_OF_ONE);
+            tickets.push(queue.enter(asker, other(), now).expect("room"));
+        }
+        for number in 100..110 {
+            assert!(queue.enter(address(number), other(), now).is_some());
+        }
+        assert_eq!(queue.waiting.len(), MAX_WAITING);
+        assert!(queue.waiting.contains_key(&tickets[0]), "the newest go");
+        // Where all have one, nobody goes.
+        let mut queue = Queue::default();
+        for number in 0..MAX_WAITING {
+            assert!(queue.enter(address(number), other(), now).is_some());
+        }
+        assert!(queue.enter(address(999), other(), now).is_none());
+        let of_one = ["2001:db8::1", "2001:db8::2:3"].map(|text| text.parse().expect("valid"));
+        assert_eq!(one_of(of_one[0]), one_of(of_one[1]));
     }
 
     #[tokio::test]

@@ -50,10 +50,15 @@ const RELOCATIONS: u32 = 2;
 const RELOCATE_AFTER: Duration = Duration::from_millis(500);
 /// Providers that have nothing of what is missing are waited for so long.
 const STARVED_FOR: Duration = Duration::from_secs(10);
+/// Providers that are all busy are waited for so long.
+const BUSY_FOR: Duration = Duration::from_secs(60);
 /// A provider that is silent for so long is not waited for alone ...
 const HEDGE_AFTER: Duration = Duration::from_secs(1);
-/// ... and so many are asked for the same at once.
+/// ... and so many are asked for the same at once, but for those that ...
 const MAX_HEDGED: usize = 4;
+/// ... are silent for so long; with them no more than so many.
+const HOPELESS_AFTER: Duration = Duration::from_secs(5);
+const MAX_ASKED: usize = 16;
 /// Providers told of.
 const MAX_TOLD: usize = 64;
 /// Weight of the newest tick in the rate.
@@ -170,6 +175,7 @@ impl Run<'_> {
                 .borrow()
                 .next_rested(now)
                 .into_iter()
+                .chain(self.roster.borrow().next_question(now))
                 .chain(look.at)
                 .min();
             tokio::select! {
@@ -224,7 +230,8 @@ impl Run<'_> {
         self.flights.borrow().is_empty()
             && (roster.is_exhausted()
                 || (roster.next_rested(now).is_none()
-                    && now - self.progress_at.get() > STARVED_FOR))
+                    && now - self.progress_at.get() > STARVED_FOR)
+                || now - self.progress_at.get() > BUSY_FOR)
     }
 
     fn take(&self, event: Event, look: &mut Look) -> Result<(), JobError> {
@@ -232,7 +239,7 @@ impl Run<'_> {
         match event {
             Event::Landed(flight, outcome) => return self.landed(&flight, outcome, now),
             Event::Holds(no, Ok(holdings)) => {
-                self.roster.borrow_mut().holds(no, holdings);
+                self.roster.borrow_mut().holds(no, holdings, now);
                 self.withdraw();
             }
             Event::Holds(no, Err(fault)) => {
@@ -378,8 +385,12 @@ impl Run<'_> {
             self.job.state().picker = Picker::new(&verified);
             part
         } else {
-            // Before anything is asked of anybody: the size is only a claim so far.
-            self.check_room().await?;
+            // Before anything is asked of anybody; and nothing is deleted for it, because the size
+            // is only a claim so far.
+            let (needed, free) = (self.job.missing_bytes(), self.tools.store.could_have_room());
+            if needed > free {
+                return Err(JobError::NoRoom { needed, free });
+            }
             let source = &self.tools.source;
             let pieces: Vec<Digest> = self
                 .ask_somebody(async |url| source.pieces(url, &digest, &layout).await)
@@ -404,22 +415,28 @@ impl Run<'_> {
         ask: impl AsyncFn(&PeerUrl) -> Result<T, Fault>,
     ) -> Result<T, JobError> {
         let mut asked: FuturesUnordered<_> = FuturesUnordered::new();
-        let mut pending: Vec<ProviderNo> = Vec::new();
+        let mut pending: Vec<(ProviderNo, Instant)> = Vec::new();
+        let began = Instant::now();
         loop {
             if !self.job.is_wanted() {
                 return Err(JobError::Cancelled);
             }
             let now = Instant::now();
             let next = self.roster.borrow().for_anything(now, &mut rand::rng());
-            let next = next.into_iter().find(|no| !pending.contains(no));
-            if let Some(no) = next.filter(|_| pending.len() < MAX_HEDGED) {
+            let is_pending = |no: &ProviderNo| pending.iter().any(|(other, _)| other == no);
+            let next = next.into_iter().find(|no| !is_pending(no));
+            let hopeful = pending
+                .iter()
+                .filter(|(_, since)| now - *since < HOPELESS_AFTER);
+            let may_ask = hopeful.count() < MAX_HEDGED && pending.len() < MAX_ASKED;
+            if let Some(no) = next.filter(|_| may_ask) {
                 let (url, ask) = (self.roster.borrow().url(no).clone(), &ask);
-                pending.push(no);
+                pending.push((no, now));
                 asked.push(async move { (no, ask(&url).await) });
             }
             if asked.is_empty() {
                 let rested = self.roster.borrow().next_rested(now);
-                if let Some(at) = rested {
+                if let Some(at) = rested.filter(|_| now - began < BUSY_FOR) {
                     sleep_until(at.into()).await;
                     continue;
                 }
@@ -439,7 +456,7 @@ impl Run<'_> {
                     return Ok(answer);
                 }
                 Ok(Some((no, Err(fault)))) => {
-                    pending.retain(|other| *other != no);
+                    pending.retain(|(other, _)| *other != no);
                     self.blame(no, fault, Instant::now());
                 }
                 Ok(None) | Err(_) => {}

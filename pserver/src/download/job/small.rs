@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use vecino_rest::{Digest, PeerUrl};
 
-use super::{Place, run::Run};
+use super::{Place, run::Run, transfer::time_for};
 use crate::download::{JobError, roster::Fault};
 
 /// Contents up to so many bytes are small: 256 jobs of them take 16 MiB.
@@ -44,12 +44,18 @@ impl Run<'_> {
             .await?;
         let size = usize::try_from(job.layout.size()).expect("a small content fits in memory");
         let mut bytes = BytesMut::with_capacity(size);
-        while let Some(chunk) = incoming.next().await? {
-            if bytes.len() + chunk.len() > size {
-                return Err(Fault::Wrong("more bytes than the content has".to_owned()));
+        let held = incoming.held.clone();
+        let all = async {
+            while let Some(chunk) = incoming.next().await? {
+                if bytes.len() + chunk.len() > size {
+                    return Err(Fault::Wrong("more bytes than the content has".to_owned()));
+                }
+                bytes.extend_from_slice(&chunk);
             }
-            bytes.extend_from_slice(&chunk);
-        }
+            Ok(())
+        };
+        let all = held.within(time_for(job.layout.size()), all).await;
+        all.unwrap_or_else(|| Err(Fault::Failed("too slow".to_owned())))?;
         if bytes.len() < size {
             return Err(Fault::Short);
         }

@@ -20,7 +20,7 @@ use vecino_rest::PeerUrl;
 
 use super::{Job, interrupted};
 use crate::{
-    content::part::{Part, PieceWriter},
+    content::part::{Finished, Part, PieceWriter},
     download::{
         JobError,
         picker::ProviderNo,
@@ -34,6 +34,8 @@ const BLOCK: usize = 1 << 20;
 /// A provider that takes longer for a piece is left for another; doubled for each time that it
 /// failed, so that a link that is slow everywhere still gets there.
 const PIECE_WITHIN: Duration = Duration::from_secs(30);
+/// ... and has so much longer for each so many bytes.
+const BYTES_A_SECOND: u64 = 16 << 10;
 
 /// Why a transfer stopped before its end.
 #[derive(Debug)]
@@ -112,8 +114,8 @@ pub(super) struct Transfer<'a> {
 enum Written {
     /// More of the piece is to come.
     Goes(Box<PieceWriter>),
-    /// The piece is complete: right or wrong.
-    Ended(u32, bool),
+    /// The piece is complete.
+    Ended(u32, Finished),
     /// Another transfer was faster.
     Late,
 }
@@ -135,7 +137,8 @@ impl Transfer<'_> {
         let mut writing: Option<Writing> = None;
         for piece in run.clone() {
             self.flight.at.set((piece, Instant::now()));
-            let within = PIECE_WITHIN * 2u32.pow(self.failures.min(8));
+            let range = layout.range(piece);
+            let within = time_for(range.end - range.start) * 2u32.pow(self.failures.min(8));
             let held = incoming.held.clone();
             let fetched = self.piece(&mut incoming, &mut rest, &mut writing, piece);
             let fetched = held.within(within, fetched).await;
@@ -208,7 +211,9 @@ impl Transfer<'_> {
         match written {
             Written::Goes(writer) => Ok(Some(writer)),
             Written::Late => Err(Stop::Unwanted),
-            Written::Ended(piece, true) => {
+            // Nobody is to blame for certain; it is asked for again.
+            Written::Ended(_, Finished::Garbled) => Err(Stop::Unwanted),
+            Written::Ended(piece, Finished::Verified) => {
                 let range = self.job.layout.range(piece);
                 // The first one stays.
                 let _ = self.job.source.set(self.url.clone());
@@ -219,11 +224,16 @@ impl Transfer<'_> {
                 }
                 Ok(None)
             }
-            Written::Ended(piece, false) => Err(Stop::Fault(Fault::Wrong(format!(
+            Written::Ended(piece, Finished::Wrong) => Err(Stop::Fault(Fault::Wrong(format!(
                 "piece {piece} is not what it should be"
             )))),
         }
     }
+}
+
+/// How long so many bytes may take.
+pub(super) fn time_for(bytes: u64) -> Duration {
+    PIECE_WITHIN + Duration::from_secs(bytes / BYTES_A_SECOND)
 }
 
 /// Hashes and writes a block; blocks.

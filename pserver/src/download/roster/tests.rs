@@ -1,0 +1,138 @@
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::{super::provider_url::parse, *};
+
+fn candidate(port: u16) -> Candidate {
+    Candidate {
+        url: parse(&format!("http://10.0.0.1:{port}")).expect("valid"),
+        is_partial: false,
+        is_near: false,
+    }
+}
+
+fn failed() -> Fault {
+    Fault::Failed("refused".to_owned())
+}
+
+fn askable(roster: &Roster, now: Instant) -> Vec<ProviderNo> {
+    roster.askable(now, &mut StdRng::seed_from_u64(7))
+}
+
+#[test]
+fn who_failed_rests_and_a_liar_is_never_asked_again() {
+    let mut roster = Roster::default();
+    let mut now = Instant::now();
+    roster.add([candidate(1), candidate(2), candidate(1)]);
+    assert_eq!(roster.len(), 2);
+    roster.failed(0, failed(), now);
+    assert_eq!(askable(&roster, now), [1]);
+    roster.failed(1, Fault::Wrong("piece 0".to_owned()), now);
+    assert!(askable(&roster, now).is_empty());
+    assert_eq!(roster.next_rested(now), Some(now + REST));
+    now += REST;
+    roster.add([candidate(2)]);
+    assert_eq!(askable(&roster, now), [0], "a liar cannot be added again");
+    for _ in 1..MAX_FAILURES {
+        roster.failed(0, failed(), now);
+        now += REST * 8;
+    }
+    assert!(roster.is_exhausted() && roster.next_rested(now).is_none());
+    assert!(matches!(roster.verdict(), JobError::Verification(_)));
+    roster.add([candidate(1)]);
+    assert_eq!(
+        askable(&roster, now),
+        [0],
+        "a new lookup gives another chance"
+    );
+}
+
+#[test]
+fn a_busy_provider_is_no_failure() {
+    let mut roster = Roster::default();
+    let now = Instant::now();
+    roster.add([candidate(1)]);
+    for _ in 0..9 {
+        roster.failed(0, Fault::Busy(Duration::from_secs(1)), now);
+    }
+    assert!(askable(&roster, now).is_empty() && !roster.is_exhausted());
+    assert_eq!(askable(&roster, now + Duration::from_secs(1)), [0]);
+}
+
+#[test]
+fn partial_providers_go_first_once_they_said_what_they_have() {
+    let mut roster = Roster::default();
+    let now = Instant::now();
+    let partial = Candidate {
+        is_partial: true,
+        ..candidate(2)
+    };
+    roster.add([candidate(1), partial]);
+    assert_eq!(askable(&roster, now), [0]);
+    assert_eq!(roster.to_be_asked(now), [(1, None)]);
+    assert!(roster.to_be_asked(now).is_empty(), "it is asked already");
+    let have = Bits::of([true, false, true]);
+    let holdings = Holdings {
+        version: 3,
+        have: Some(have.clone()),
+        coming: Bits::of([false, true, false]),
+    };
+    roster.holds(1, holdings, now);
+    assert_eq!(askable(&roster, now), [1, 0]);
+    assert_eq!(roster.has(1), Some(&have));
+    assert_eq!(roster.copies(3), [1, 1, 1]);
+    assert!(roster.to_be_asked(now).is_empty(), "not at once");
+    let again = now + QUESTION_EVERY;
+    assert_eq!(roster.next_question(now), Some(again));
+    assert_eq!(roster.to_be_asked(again), [(1, Some(3))]);
+    // Another version of the same is no news.
+    let same = Holdings {
+        version: 4,
+        have: Some(have.clone()),
+        coming: Bits::of([false, true, false]),
+    };
+    roster.holds(1, same, again);
+    assert!(roster.to_be_asked(again + QUESTION_EVERY).is_empty());
+    assert_eq!(roster.to_be_asked(again + NO_NEWS), [(1, Some(4))]);
+    roster.failed(1, Fault::NotThere, now);
+    assert_eq!(askable(&roster, now + REST), [0], "it has to say again");
+}
+
+#[test]
+fn no_more_is_in_flight_than_allowed() {
+    let mut roster = Roster::default();
+    let now = Instant::now();
+    roster.add([candidate(1)]);
+    for _ in 0..DEPTH.0 {
+        assert_eq!(askable(&roster, now), [0]);
+        roster.asked(0);
+    }
+    assert!(askable(&roster, now).is_empty());
+    roster.answered(0);
+    assert_eq!(askable(&roster, now), [0]);
+}
+
+#[test]
+fn a_fast_provider_gets_long_runs() {
+    let layout = Layout::of(1 << 30).expect("small");
+    let mut roster = Roster::default();
+    roster.add([candidate(1)]);
+    assert_eq!(roster.longest_run(0, &layout), 1);
+    let second = Duration::from_secs(1);
+    roster.measured(0, 50 << 20, Duration::ZERO, second);
+    assert_eq!(roster.longest_run(0, &layout), 5);
+    for _ in 0..20 {
+        roster.measured(0, 10 << 30, Duration::ZERO, second);
+    }
+    assert_eq!(roster.longest_run(0, &layout), 16);
+}
+
+#[test]
+fn the_verdict_says_what_was_wrong() {
+    let mut roster = Roster::default();
+    assert!(matches!(roster.verdict(), JobError::Providers(_)));
+    roster.add([candidate(1), candidate(2)]);
+    roster.failed(0, Fault::Short, Instant::now());
+    assert!(matches!(roster.verdict(), JobError::Verification(_)));
+    roster.failed(1, failed(), Instant::now());
+    assert!(matches!(roster.verdict(), JobError::Providers(text) if text.contains("refused")));
+}

@@ -60,6 +60,8 @@ def scenes(result, fleet, load, watch):
     fault = KINDS[scenario.kind](fleet, scenario.at, **scenario.options)
     fault.prepare()
     eventually("the fleet is whole", lambda: not trouble(fleet, load), within=30, every=0.2)
+    # A client whose peer was started again for this scenario learns it by its next request.
+    time.sleep(CALM_SECONDS)
     if watch:
         watch.await_calm(scenario)
     start = time.monotonic()

@@ -7,7 +7,7 @@ use std::{
     borrow::Cow,
     fmt,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
 };
@@ -16,6 +16,8 @@ use serde::Deserialize;
 use vecino_rest::settings;
 use vecino_rest::zone::{MAX_SLOTS, MAX_ZONE_SLOTS, MIN_ZONE_SLOTS, ZoneLayout};
 
+use crate::account::{Policy, SESSION_LIFE};
+
 /// A variable, its default and what it means; also the text of `--help`.
 struct Variable {
     name: &'static str,
@@ -23,7 +25,7 @@ struct Variable {
     help: &'static str,
 }
 
-const VARIABLES: [Variable; 7] = [
+const VARIABLES: [Variable; 9] = [
     Variable {
         name: "HOST",
         default: "[::]:51015",
@@ -38,6 +40,16 @@ const VARIABLES: [Variable; 7] = [
         name: "LEASE_SECONDS",
         default: "15",
         help: "a peer silent for longer is gone; seconds, 1 to 86400",
+    },
+    Variable {
+        name: "ACCOUNTS",
+        default: "off",
+        help: "who may register: off (everybody), open (who logs in; the first login makes the account), closed (existing accounts)",
+    },
+    Variable {
+        name: "CONTROL_SOCKET",
+        default: "derived",
+        help: "Unix socket for the commands below, for this user alone: a path, derived (the store's file + .sock; none without a file), or off",
     },
     Variable {
         name: "NETWORK_SIZE",
@@ -166,6 +178,12 @@ pub struct Config {
     pub store: StoreUrl,
     /// `LEASE_SECONDS`: a peer silent for longer is gone. Whole seconds, 1 to 86400.
     pub lease: Duration,
+    /// `ACCOUNTS`: who may register.
+    pub accounts: Policy,
+    /// How long a session token is good for.
+    pub session: Duration,
+    /// `CONTROL_SOCKET`: where the operator's commands reach it; `None`: they do not.
+    pub control: Option<PathBuf>,
     /// `NETWORK_SIZE`, `NUMBER_OF_ZONES`: slots and zones.
     pub zones: ZoneLayout,
     /// `METRICS_ADDR`: where HTTP for machines listens; `None`: nowhere.
@@ -185,6 +203,8 @@ struct Raw {
     host: Option<String>,
     store_url: Option<String>,
     lease_seconds: Option<String>,
+    accounts: Option<String>,
+    control_socket: Option<String>,
     network_size: Option<String>,
     number_of_zones: Option<String>,
     metrics_addr: Option<String>,
@@ -202,6 +222,9 @@ impl Config {
             host: loopback.clone(),
             store: StoreUrl::Memory,
             lease: Duration::from_secs(15),
+            accounts: Policy::Off,
+            session: SESSION_LIFE,
+            control: None,
             zones: ZoneLayout::derived(DEFAULT_SLOTS).expect("a size of a network"),
             metrics_addr: Some(loopback),
             log_filter: "info".into(),
@@ -231,7 +254,17 @@ impl Config {
             }
         }
         let raw: Raw = envy::from_iter(variables).expect("all fields are optional text");
-        let [host, store, lease, size, zones, metrics, log] = VARIABLES;
+        let [
+            host,
+            store,
+            lease,
+            accounts,
+            control,
+            size,
+            zones,
+            metrics,
+            log,
+        ] = VARIABLES;
         let lease_seconds = parse(
             &lease,
             raw.lease_seconds,
@@ -242,11 +275,26 @@ impl Config {
                     .filter(|seconds| (1..=MAX_LEASE_SECONDS).contains(seconds))
             },
         )?;
+        let store = parse(&store, raw.store_url, "redb:PATH or memory:", |text| {
+            text.parse().ok()
+        })?;
         Ok(Self {
-            host: parse(&host, raw.host, "ip:port, host:port or :port", |t| {
-                t.parse().ok()
+            control: parse(
+                &control,
+                raw.control_socket,
+                format!("a path of at most {MAX_SOCKET_PATH} bytes, derived or off"),
+                |text| match text {
+                    "off" => Some(None),
+                    "derived" => Some(derived_socket(&store)),
+                    path => is_socket_path(Path::new(path)).then(|| Some(path.into())),
+                },
+            )?,
+            accounts: parse(&accounts, raw.accounts, "off, open or closed", |text| {
+                text.parse().ok()
             })?,
-            store: parse(&store, raw.store_url, "redb:PATH or memory:", |t| {
+            session: SESSION_LIFE,
+            store,
+            host: parse(&host, raw.host, "ip:port, host:port or :port", |t| {
                 t.parse().ok()
             })?,
             lease: Duration::from_secs(lease_seconds),
@@ -280,6 +328,11 @@ impl fmt::Display for Config {
         writeln!(f, "HOST={}", self.host)?;
         writeln!(f, "STORE_URL={}", self.store)?;
         writeln!(f, "LEASE_SECONDS={}", self.lease.as_secs())?;
+        writeln!(f, "ACCOUNTS={}", self.accounts)?;
+        match &self.control {
+            Some(path) => writeln!(f, "CONTROL_SOCKET={}", path.display())?,
+            None => writeln!(f, "CONTROL_SOCKET=off")?,
+        }
         writeln!(f, "NETWORK_SIZE={}", self.zones.slots())?;
         writeln!(f, "NUMBER_OF_ZONES={}", self.zones.zones())?;
         match &self.metrics_addr {
@@ -329,6 +382,24 @@ fn layout(
     })
 }
 
+/// Bytes of the path of a socket: what the system's address of one takes, and room for an ending.
+const MAX_SOCKET_PATH: usize = 103;
+
+fn is_socket_path(path: &Path) -> bool {
+    path.as_os_str().len() <= MAX_SOCKET_PATH
+}
+
+/// Beside the file of the store, where there is one, and where a socket's path may be so long.
+fn derived_socket(store: &StoreUrl) -> Option<PathBuf> {
+    let StoreUrl::Redb(file) = store else {
+        return None;
+    };
+    let mut path = file.clone().into_os_string();
+    path.push(".sock");
+    let path = PathBuf::from(path);
+    is_socket_path(&path).then_some(path)
+}
+
 fn dot_env() -> Result<Vec<(String, String)>, ConfigError> {
     match dotenvy::from_path_iter(".env") {
         Ok(lines) => lines
@@ -339,12 +410,11 @@ fn dot_env() -> Result<Vec<(String, String)>, ConfigError> {
     }
 }
 
-/// The text of `--help`.
+/// The settings, for `--help`.
 pub fn help() -> String {
     let mut text = String::from(
-        "The locator of Vecino: a directory of which peer holds what, over gRPC.\n\n\
-         Usage: central-server [--help | --version | --print-config]\n\n\
-         Settings come from the environment; a .env file in the working directory fills what is unset.\n",
+        "Settings come from the environment; a .env file in the working directory fills what is \
+         unset.\n",
     );
     for Variable {
         name,
@@ -379,7 +449,7 @@ mod tests {
         let text = Config::default().to_string();
         assert_eq!(
             text,
-            "HOST=[::]:51015\nSTORE_URL=redb:data/locator.redb\nLEASE_SECONDS=15\nNETWORK_SIZE=64\nNUMBER_OF_ZONES=8\nMETRICS_ADDR=127.0.0.1:51016\nRUST_LOG=info\n"
+            "HOST=[::]:51015\nSTORE_URL=redb:data/locator.redb\nLEASE_SECONDS=15\nACCOUNTS=off\nCONTROL_SOCKET=data/locator.redb.sock\nNETWORK_SIZE=64\nNUMBER_OF_ZONES=8\nMETRICS_ADDR=127.0.0.1:51016\nRUST_LOG=info\n"
         );
         for Variable { name, default, .. } in VARIABLES {
             assert!(default == "derived" || text.contains(&format!("{name}={default}\n")));
@@ -415,6 +485,8 @@ mod tests {
             ("LEASE_SECONDS", "-1"),
             ("LEASE_SECONDS", "86401"),
             ("LEASE_SECONDS", "9223372036854775808"),
+            ("ACCOUNTS", "on"),
+            ("ACCOUNTS", "Open"),
             ("METRICS_ADDR", "on"),
             ("NETWORK_SIZE", "5"),
             ("NETWORK_SIZE", "65537"),

@@ -22,7 +22,7 @@ use tokio::{
 use tonic::{Status, transport::server::Connected};
 
 use crate::{
-    grpc::MAX_ANNOUNCES_PER_CONNECTION,
+    grpc::{ACCEPT_PAUSE, MAX_ANNOUNCES_PER_CONNECTION},
     metrics::{Metrics, Open},
     throttle::Throttle,
 };
@@ -31,8 +31,6 @@ use crate::{
 const MAX_CONNECTIONS: usize = 16_384;
 /// A connection that has sent nothing by then is closed.
 const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(10);
-/// Pause after a failed accept: usually the process has no file descriptor left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often failed accepts are told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 

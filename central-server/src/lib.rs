@@ -1,12 +1,17 @@
 //! The locator of Vecino: a directory that tells peers which live peers hold what.
 //!
 //! Two names matter to others: [`Config`], what the operator says, and [`Server`], a running
-//! locator as a handle. [`directory`] decides, [`store`] remembers, [`zone`] seats those who
+//! locator as a handle. [`account`] lets in, [`directory`] decides, [`store`] remembers, [`zone`] seats those who
 //! need no directory; dependencies point from the
 //! wire to the domain to the store, and only `server` knows everyone.
 
+pub mod account;
+pub mod archive;
+pub mod cli;
+pub mod command;
 pub mod config;
 mod connections;
+mod control;
 pub mod directory;
 mod grpc;
 mod http;

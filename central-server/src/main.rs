@@ -3,33 +3,21 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use central_server::{Config, Server, ServerError, config};
+use central_server::{Config, Server, ServerError, cli::Cli, command};
+use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Settings or arguments that cannot be used.
 const USAGE: u8 = 2;
 
-fn main() -> ExitCode {
-    let argument = std::env::args_os()
-        .nth(1)
-        .map(|argument| argument.display().to_string());
-    match argument.as_deref() {
-        None | Some("--print-config") => {}
-        Some("--help" | "-h") => {
-            print!("{}", config::help());
-            return ExitCode::SUCCESS;
-        }
-        Some("--version" | "-V") => {
-            println!("central-server {}", env!("CARGO_PKG_VERSION"));
-            return ExitCode::SUCCESS;
-        }
-        Some(other) => return fail(USAGE, &format!("unknown argument {other:?}: see --help")),
-    }
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => return fail(USAGE, &error.to_string()),
     };
-    if argument.is_some() {
+    if cli.print_config {
         print!("{config}");
         return ExitCode::SUCCESS;
     }
@@ -37,8 +25,11 @@ fn main() -> ExitCode {
         .parse_filters(&config.log_filter)
         .format_timestamp_millis()
         .init();
-    central_server::open_files::raise_limit();
-    match run(config) {
+    let done = match cli.command {
+        Some(command) => command::run(command, &config).await,
+        None => run(config).await,
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         // Whatever is logged, why it ended is said.
         Err(error) => {
@@ -53,8 +44,8 @@ fn fail(code: u8, message: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-#[tokio::main]
 async fn run(config: Config) -> anyhow::Result<()> {
+    central_server::open_files::raise_limit();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
     let mut server = Server::bind(config).await?;

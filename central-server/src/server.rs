@@ -4,7 +4,12 @@
 //! reverse: answer "not serving", stop reading streams, answer what was read, close the store.
 //! Dropping the handle instead stops accepting and ends all streams without waiting for anyone.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::TcpListener,
@@ -14,14 +19,17 @@ use tokio::{
 use tonic::transport;
 use tonic_health::ServingStatus;
 use vecino_grpc::{
-    product_service::product_service_server::ProductServiceServer, v1::zones_server::ZonesServer,
+    product_service::product_service_server::ProductServiceServer,
+    v1::{accounts_server::AccountsServer, zones_server::ZonesServer},
 };
 
 use crate::{
+    account::Accounts,
     config::{Config, Listen},
     connections,
+    control::{self, Control, ControlError},
     directory::{Directory, sweep},
-    grpc::{self, DirectoryCalls, DirectoryService, Products, ZonesService},
+    grpc::{self, AccountsService, DirectoryCalls, DirectoryService, Products, ZonesService},
     http::{self, Machines},
     metrics::Metrics,
     store::{self, OpenError, Store, StoreError},
@@ -33,8 +41,9 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// What health checks may ask for.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "",
+    "vecino.v1.Accounts",
     "vecino.v1.Directory",
     "vecino.v1.Zones",
     "ProductService",
@@ -53,6 +62,9 @@ pub enum ServerError {
         /// Why not.
         cause: io::Error,
     },
+    /// The operator's commands cannot be listened for.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The store cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -89,6 +101,7 @@ impl ServerError {
         match self {
             Self::Listen { cause, .. } => !matches!(cause.kind(), AddrInUse | PermissionDenied),
             Self::Open(error) => error.is_unusable,
+            Self::Control(_) => true,
             _ => false,
         }
     }
@@ -119,6 +132,9 @@ impl Server {
 
         let metrics = Arc::new(Metrics::new());
         let store = store::open(&config.store, metrics.store.clone()).await?;
+        let accounts = Accounts::open(store.clone(), config.accounts, config.session).await?;
+        accounts.end_unadmitted().await?;
+        let accounts = Arc::new(accounts);
         let opened = Directory::open(store.clone(), config.lease, metrics.clone()).await;
         let directory = Arc::new(opened?);
         let zones = Arc::new(Zones::new(config.zones, config.lease));
@@ -130,7 +146,12 @@ impl Server {
                 .set_service_status(service, ServingStatus::Serving)
                 .await;
         }
-        let service = DirectoryService::new(directory.clone(), metrics.clone(), closed.clone());
+        let service = DirectoryService::new(
+            directory.clone(),
+            accounts.clone(),
+            metrics.clone(),
+            closed.clone(),
+        );
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(vecino_grpc::DESCRIPTORS)
@@ -148,6 +169,14 @@ impl Server {
             .add_service(
                 ProductServiceServer::new(Products::new(directory.clone(), metrics.clone()))
                     .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
+            )
+            .add_service(
+                AccountsServer::new(AccountsService::new(
+                    accounts.clone(),
+                    directory.clone(),
+                    metrics.clone(),
+                ))
+                .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
             )
             .add_service(
                 ZonesServer::new(ZonesService::new(zones.clone(), metrics.clone()))
@@ -173,6 +202,17 @@ impl Server {
             tokio::spawn(router.serve_with_incoming_shutdown(incoming, wait(closed.clone())));
         let mut background = JoinSet::new();
         background.spawn(sweep::run(directory.clone()));
+        if let Some(path) = &config.control {
+            let control = Control {
+                store: store.clone(),
+                store_url: config.store.clone(),
+                directory: directory.clone(),
+                accounts,
+                metrics: metrics.clone(),
+                started: Instant::now(),
+            };
+            background.spawn(control::serve(path, control)?);
+        }
         if let Some(listener) = metrics_listener {
             background.spawn(http::serve(
                 listener,

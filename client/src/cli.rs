@@ -5,7 +5,7 @@
 use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint, value_parser};
-use vecino_rest::{Digest, Name, name::InvalidName};
+use vecino_rest::{Digest, Name, UserName, name::InvalidName};
 
 use crate::{config, peer_ref::PeerRef, transfer::limit::Rate};
 
@@ -88,6 +88,10 @@ pub(crate) enum Command {
     Overlay,
     /// Have your own peer bring its overlays in order now
     Repair,
+    /// Log your own peer in to a network that asks for it
+    Login(LoginArgs),
+    /// Log your own peer out: what it shares leaves the network at once
+    Logout,
     /// Show how your own peer does
     Status,
     /// Find out what is wrong, and what to do: here, at your own peer and around it
@@ -251,6 +255,17 @@ pub(crate) struct LocateArgs {
     pub(crate) name: Name,
 }
 
+/// `login`.
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// The name of the account; asked for without it
+    pub(crate) user: Option<UserName>,
+
+    /// The password is the first line of this file; asked for without it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) password_file: Option<PathBuf>,
+}
+
 /// `completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
@@ -359,6 +374,8 @@ mod tests {
             &["fetch", "--ttl", "6"],
             &["fetch", "--wait", "0"],
             &["connect"],
+            &["login", ""],
+            &["login", "ana", "password"],
             &["disconnect", ""],
             &["dowload", "a"],
         ] {

@@ -33,7 +33,7 @@ Environment (a .env file in the working directory fills what is unset):
   NO_COLOR        anything: no colours
 
 Exit codes:
-  0 done              4 token missing or wrong      7 bytes do not match their digest
+  0 done              4 token or password wrong     7 bytes do not match their digest
   1 error             5 several variants: pick one  8 disk or permission
   2 wrong usage       6 peer or network unreachable 9 target exists, or the name is taken
   3 not found         130 cancelled by Ctrl-C       143 ended by SIGTERM

@@ -14,7 +14,7 @@ pub(crate) enum ExitCode {
     Usage = 2,
     /// No such name; a search without hits.
     NotFound = 3,
-    /// Token missing, wrong or not enough.
+    /// Token missing, wrong or not enough; login refused.
     Auth = 4,
     /// Several variants share the name.
     Ambiguous = 5,
@@ -49,11 +49,15 @@ pub(crate) fn of_problem(kind: Option<Kind>, status: u16) -> ExitCode {
     match kind {
         Kind::BadRequest | Kind::BadName => ExitCode::Usage,
         Kind::NotFound => ExitCode::NotFound,
-        Kind::Unauthorized | Kind::Forbidden | Kind::ForeignOrigin => ExitCode::Auth,
-        Kind::Ambiguous => ExitCode::Ambiguous,
-        Kind::NoNeighbour | Kind::LookupFailed | Kind::ProviderFailed | Kind::LinkFailed => {
-            ExitCode::Unreachable
+        Kind::Unauthorized | Kind::Forbidden | Kind::ForeignOrigin | Kind::LoginRefused => {
+            ExitCode::Auth
         }
+        Kind::Ambiguous => ExitCode::Ambiguous,
+        Kind::NoNeighbour
+        | Kind::LookupFailed
+        | Kind::ProviderFailed
+        | Kind::LinkFailed
+        | Kind::NetworkUnreachable => ExitCode::Unreachable,
         Kind::VerificationFailed => ExitCode::Verification,
         Kind::NoSpace | Kind::Storage => ExitCode::Disk,
         Kind::Conflict => ExitCode::Exists,
@@ -84,10 +88,12 @@ mod tests {
         assert_eq!(code(Kind::NotFound), 3);
         assert_eq!(code(Kind::Unauthorized), 4);
         assert_eq!(code(Kind::Forbidden), 4);
+        assert_eq!(code(Kind::LoginRefused), 4);
         assert_eq!(code(Kind::Ambiguous), 5);
         assert_eq!(code(Kind::NoNeighbour), 6);
         assert_eq!(code(Kind::LookupFailed), 6);
         assert_eq!(code(Kind::ProviderFailed), 6);
+        assert_eq!(code(Kind::NetworkUnreachable), 6);
         assert_eq!(code(Kind::VerificationFailed), 7);
         assert_eq!(code(Kind::NoSpace), 8);
         assert_eq!(code(Kind::Storage), 8);

@@ -290,7 +290,8 @@ pub(crate) fn hint_for(kind: Option<Kind>, status: u16) -> Option<&'static str> 
         }
         Kind::PreconditionFailed => "it changed meanwhile; run again",
         Kind::NoNeighbour => "`peers` shows the neighbours of your peer; try again later",
-        Kind::LookupFailed | Kind::Busy => "try again later",
+        Kind::LookupFailed | Kind::Busy | Kind::NetworkUnreachable => "try again later",
+        Kind::LoginRefused => "check user and password, or ask who runs the network for an account",
         Kind::LinkFailed => {
             "is the other peer running there with LOCATE_BY=flood? `overlay` there says its address"
         }

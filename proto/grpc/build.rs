@@ -4,7 +4,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
+    "vecino/v1/accounts.proto",
+    "vecino/v1/control.proto",
     "vecino/v1/directory.proto",
     "vecino/v1/chord.proto",
     "vecino/v1/gossip.proto",

@@ -7,16 +7,23 @@ pub(crate) mod size;
 
 use std::{
     fmt,
+    io::Read as _,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Deserialize;
-use vecino_rest::{PeerUrl, settings};
+use vecino_rest::{
+    PeerUrl, UserName, settings,
+    user::{MAX_PASSWORD_BYTES, check_password, first_line},
+};
 
 use crate::{
-    api::access::ClientAccess, content::cache::Keep, download::provider_url, locate::StrategyKind,
+    api::access::ClientAccess,
+    content::cache::Keep,
+    download::provider_url,
+    locate::{StrategyKind, central::account::Credentials},
 };
 
 /// Everything the peer can be told.
@@ -52,6 +59,8 @@ pub struct Config {
     pub upload_limit: Option<u64>,
     /// Bytes a second received from peers.
     pub download_limit: Option<u64>,
+    /// As whom it logs in, where a locator asks for that.
+    pub credentials: Option<Credentials>,
     /// The bearer token.
     pub api_token: Option<ApiToken>,
     /// Where peers speak to each other, for chord, zone and flood; 0 lets the system choose.
@@ -172,6 +181,16 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "(none)",
         "bytes a second received from peers",
     ),
+    (
+        "PEER_USER",
+        "(none)",
+        "account of this peer, where the network asks for one; with PEER_PASSWORD_FILE",
+    ),
+    (
+        "PEER_PASSWORD_FILE",
+        "(none)",
+        "file whose first line is the password of PEER_USER",
+    ),
     ("API_TOKEN_FILE", "(none)", "file with the bearer token"),
     (
         "RUST_LOG",
@@ -194,6 +213,8 @@ struct Raw {
     site: Option<String>,
     client_access: Option<String>,
     locate_by: Option<String>,
+    peer_user: Option<String>,
+    peer_password_file: Option<String>,
     api_token_file: Option<String>,
     overlay_port: Option<String>,
     overlay_seeds: Option<String>,
@@ -334,6 +355,7 @@ impl Config {
             site,
             client_access,
             locate_by: locate_by.unwrap_or_else(|| vec![StrategyKind::Central]),
+            credentials: credentials(raw.peer_user, raw.peer_password_file)?,
             api_token,
             overlay_port,
             overlay_seeds: endpoints(raw.overlay_seeds, "OVERLAY_SEEDS")?,
@@ -380,6 +402,19 @@ impl Config {
             ("CACHE_LIMIT", bytes(self.cache_limit)),
             ("UPLOAD_LIMIT", bytes(self.upload_limit)),
             ("DOWNLOAD_LIMIT", bytes(self.download_limit)),
+            (
+                "PEER_USER",
+                self.credentials
+                    .as_ref()
+                    .map_or(String::new(), |who| who.user.to_string()),
+            ),
+            (
+                "PEER_PASSWORD_FILE",
+                self.credentials
+                    .as_ref()
+                    .map_or("", |_| "(redacted)")
+                    .to_owned(),
+            ),
             (
                 "API_TOKEN_FILE",
                 self.api_token
@@ -449,6 +484,43 @@ fn endpoints(
     Ok(parsed.unwrap_or_default())
 }
 
+/// Most bytes of a password's file that are read: the longest password and the end of its line.
+const MAX_PASSWORD_FILE: u64 = MAX_PASSWORD_BYTES as u64 + 3;
+
+/// User and password, both or none.
+fn credentials(
+    user: Option<String>,
+    file: Option<String>,
+) -> Result<Option<Credentials>, InvalidSetting> {
+    let (user, file) = match (user, file) {
+        (None, None) => return Ok(None),
+        (Some(user), Some(file)) => (user, file),
+        (Some(user), None) => {
+            let expected = "set PEER_PASSWORD_FILE as well";
+            return Err(InvalidSetting::new("PEER_USER", &user, expected));
+        }
+        (None, Some(file)) => {
+            let expected = "set PEER_USER as well";
+            return Err(InvalidSetting::new("PEER_PASSWORD_FILE", &file, expected));
+        }
+    };
+    let expected = "expected 1 to 64 bytes of printable characters";
+    let name = UserName::parse(user.trim())
+        .map_err(|_| InvalidSetting::new("PEER_USER", &user, expected))?;
+    let wrong = |why: String| InvalidSetting::new("PEER_PASSWORD_FILE", &file, why);
+    let mut text = String::new();
+    std::fs::File::open(&file)
+        .and_then(|file| file.take(MAX_PASSWORD_FILE).read_to_string(&mut text))
+        .map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    let password = first_line(&text).to_owned();
+    check_password(&password)
+        .map_err(|error| wrong(format!("its first line is no password: {error}")))?;
+    Ok(Some(Credentials {
+        user: name,
+        password,
+    }))
+}
+
 fn read_token(path: &Path) -> Result<ApiToken, InvalidSetting> {
     let wrong =
         |why: String| InvalidSetting::new("API_TOKEN_FILE", &path.display().to_string(), why);
@@ -503,6 +575,8 @@ mod tests {
             ("UPLOAD_LIMIT", "10MB"),
             ("DOWNLOAD_LIMIT", "1.5M"),
             ("DOWNLOAD_LIMIT", "16777216T"),
+            ("PEER_USER", "ana"),
+            ("PEER_PASSWORD_FILE", "/nonexistent/password"),
             ("API_TOKEN_FILE", "/nonexistent/token"),
             ("RUST_LOG", "bogus"),
         ] {
@@ -557,5 +631,31 @@ mod tests {
                 .api_token
                 .is_some_and(|t| t.matches("sesame-sesame-sesame"))
         );
+    }
+
+    #[test]
+    fn user_and_password_come_together_and_the_password_is_never_printed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("password").display().to_string();
+        let with = |content: &str, user: &str| {
+            std::fs::write(&path, content).expect("writes");
+            config(&[("PEER_USER", user), ("PEER_PASSWORD_FILE", &path)])
+        };
+        let config = with("sesame of ana\nmore", "ana").expect("valid");
+        let printed = config.print() + &format!("{config:?}");
+        assert!(printed.contains("PEER_USER=ana\n") && !printed.contains("sesame"));
+        let known = config.credentials.expect("set");
+        assert_eq!(known.password, "sesame of ana");
+        let long = "x".repeat(1025);
+        for (content, user, variable) in [
+            ("", "ana", "PEER_PASSWORD_FILE"),
+            ("\nsesame", "ana", "PEER_PASSWORD_FILE"),
+            (&*long, "ana", "PEER_PASSWORD_FILE"),
+            ("sesame", "a\u{202e}b", "PEER_USER"),
+        ] {
+            let error = with(content, user).expect_err(variable);
+            assert!(error.starts_with(&format!("{variable}=")), "{error}");
+            assert!(!error.contains("sesame"), "{error}");
+        }
     }
 }

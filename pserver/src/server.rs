@@ -43,6 +43,7 @@ use crate::{
         Locator, Strategy, StrategyKind,
         central::{
             self, Central,
+            account::{Account, Door},
             presence::{Announcer, Presence},
         },
         overlay::{self, Contact, Context},
@@ -246,7 +247,14 @@ impl Server {
         let is_central = config.locate_by.contains(&StrategyKind::Central);
         let has_locator = is_central && !config.locators.is_empty();
         let checkup = Arc::new(Checkup::new(peer, presence.clone()));
+        // Without the central strategy nothing is announced to a locator.
+        let announced = channels.iter().filter(|_| is_central);
+        let doors: Vec<_> = announced
+            .map(|channel| Arc::new(Door::new(identity.key.clone(), channel.clone())))
+            .collect();
+        let account = Arc::new(Account::new(config.credentials.clone(), doors.clone()));
         let shared = Arc::new(Shared {
+            account: account.clone(),
             peer,
             site: config.site.clone(),
             strategies: strategies.clone(),
@@ -287,9 +295,7 @@ impl Server {
         background.spawn(records.clone().save_changes());
         background.spawn(events.clone().run());
         background.spawn(events.clone().follow(store.catalogue().clone()));
-        // Without the central strategy nothing is announced to a locator.
-        let announced = config.locators.iter().zip(channels);
-        for (locator, channel) in announced.filter(|_| is_central) {
+        for ((locator, channel), door) in config.locators.iter().zip(channels).zip(doors) {
             let announcer = Announcer {
                 locator: locator.clone(),
                 key: identity.key.clone(),
@@ -298,6 +304,8 @@ impl Server {
                 site: config.site.clone(),
                 store: store.clone(),
                 presence: presence.clone(),
+                door,
+                wanted: account.wanted(),
                 stopping: stopping.clone(),
             };
             announcers.spawn(announcer.run(channel));

@@ -30,7 +30,7 @@ pub use registration::{
     Announcement, Credentials, MAX_CLAIMS_PER_URL, MAX_LIVE_PEERS, Registration, Token, Welcome,
 };
 use search::InvalidSearch;
-use vecino_rest::peer_url::InvalidPeerUrl;
+use vecino_rest::{PeerId, peer_url::InvalidPeerUrl};
 
 use crate::{
     metrics::Metrics,
@@ -131,6 +131,11 @@ impl Directory {
     /// Why nothing can be registered or announced now; `None`: it can.
     pub fn store_fault(&self) -> Option<StoreError> {
         self.store.fault()
+    }
+
+    /// Whether the peer has a lease now.
+    pub fn is_live(&self, id: &PeerId) -> bool {
+        self.leases.of_id(id, self.clock.now()).is_some()
     }
 
     /// Brings the gauges up to date.

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use vecino_rest::{PeerId, PeerKey};
+use vecino_rest::{PeerId, PeerKey, UserName};
 
 use super::{Directory, Error, MAX_SITE_BYTES, partial::PartialChange, public_url::PublicUrl};
-use crate::store::{Change, Fingerprints, PeerNo, PeerRow, PeerState, TokenHash};
+use crate::store::{Change, Fingerprints, PeerNo, PeerRow, PeerState, Session, TokenHash};
 
 /// Live peers of one network that may claim one URL without being seen at its address.
 pub const MAX_CLAIMS_PER_URL: usize = 4;
@@ -74,8 +74,13 @@ fn hash_of(token: &Token) -> TokenHash {
 }
 
 impl Directory {
-    /// Begins or begins again the lease of a peer.
-    pub async fn register(&self, registration: Registration) -> Result<Welcome, Error> {
+    /// Begins or begins again the lease of a peer, which was let in with `session` where it needed
+    /// one.
+    pub async fn register(
+        &self,
+        registration: Registration,
+        session: Option<Session>,
+    ) -> Result<Welcome, Error> {
         let Registration {
             key,
             public_url,
@@ -121,6 +126,7 @@ impl Directory {
             token: hash_of(&token),
             url_is_observed: url.is_observed,
             state: PeerState::Present,
+            session,
         };
         let registered = self.store.register(row.clone()).await?;
         self.lapsed().remove(&registered.peer);
@@ -216,6 +222,33 @@ impl Directory {
                 partials.end_all(peer);
             }
         }
+    }
+
+    /// Ends the session of a peer, and its lease at once, whatever its token.
+    pub async fn expel(&self, id: &PeerId) -> Result<(), Error> {
+        let Some((peer, row)) = self.store.peer(id).await? else {
+            return Ok(());
+        };
+        // In this order it cannot come back in between.
+        self.store.end_session(peer).await?;
+        if row.state == PeerState::Present {
+            self.lapse(&[(peer, row.token)]).await?;
+        }
+        self.leases.end(peer, &row.token);
+        self.end_partials([peer]);
+        Ok(())
+    }
+
+    /// Expels the peers that are logged in as `user`; how many there were.
+    pub async fn expel_user(&self, user: &UserName) -> Result<usize, Error> {
+        let mut expelled = 0;
+        for (_, row) in self.store.peers().await? {
+            if row.session.is_some_and(|session| session.user == *user) {
+                self.expel(&row.id).await?;
+                expelled += 1;
+            }
+        }
+        Ok(expelled)
     }
 
     /// Ends a lease at once.

@@ -154,7 +154,7 @@ mod tests {
                 observed: IpAddr::from([10, 0, 0, number]),
             };
             self.directory
-                .register(registration)
+                .register(registration, None)
                 .await
                 .expect("registers")
         }

@@ -17,6 +17,7 @@ use super::{
     idle::until_idle, request, response,
 };
 use crate::{
+    account::{Accounts, Admission},
     connections::Origin,
     directory::{Directory, search::Query},
     metrics::{Lookup, Metrics, Outcome, StreamKind, count},
@@ -25,6 +26,7 @@ use crate::{
 /// The service over a directory.
 pub(crate) struct DirectoryService {
     directory: Arc<Directory>,
+    accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
     closing: watch::Receiver<bool>,
 }
@@ -33,11 +35,13 @@ impl DirectoryService {
     /// `closing` becomes true when the locator shuts down.
     pub(crate) fn new(
         directory: Arc<Directory>,
+        accounts: Arc<Accounts>,
         metrics: Arc<Metrics>,
         closing: watch::Receiver<bool>,
     ) -> Self {
         Self {
             directory,
+            accounts,
             metrics,
             closing,
         }
@@ -136,12 +140,21 @@ impl Service for DirectoryService {
     ) -> Result<Response<v1::RegisterResponse>, Status> {
         let observed = origin(&request)?.ip()?;
         let welcome = async {
-            let registration = request::registration(request.into_inner(), observed)?;
-            Ok::<_, Status>(self.directory.register(registration).await?)
+            let mut message = request.into_inner();
+            let shown = std::mem::take(&mut message.session_token);
+            let registration = request::registration(message, observed)?;
+            let peer = registration.key.peer_id();
+            let admission = self.accounts.admit(&peer, &shown).await?;
+            let (session, next) = match admission {
+                Some(Admission { session, token }) => (Some(session), token.to_vec()),
+                None => (None, Vec::new()),
+            };
+            let welcome = self.directory.register(registration, session).await?;
+            Ok::<_, Status>((welcome, next))
         };
         let welcome = welcome.await;
         count(&self.metrics.registrations, &welcome);
-        let welcome = welcome?;
+        let (welcome, next) = welcome?;
         log::debug!("peer {} registered as {}", welcome.peer, welcome.public_url);
         Ok(Response::new(v1::RegisterResponse {
             peer_id: welcome.peer.as_bytes().to_vec().into(),
@@ -150,6 +163,7 @@ impl Service for DirectoryService {
             observed_address: observed.to_string(),
             public_url: welcome.public_url,
             fingerprints: welcome.fingerprints.to_wire().into(),
+            session_token: next.into(),
         }))
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Every size here has a bound; what a request may cost is known before it is read.
 
+mod accounts;
 mod calls;
 mod directory;
 mod idle;
@@ -15,6 +16,7 @@ mod zone;
 
 use std::time::Duration;
 
+pub(crate) use accounts::AccountsService;
 pub(crate) use calls::DirectoryCalls;
 pub(crate) use directory::DirectoryService;
 pub(crate) use product::Products;
@@ -53,6 +55,8 @@ pub(crate) const DEFAULT_HITS: u32 = 100;
 pub(crate) const MAX_PLACED: u32 = 16;
 /// Peers excluded in one request.
 pub(crate) const MAX_EXCLUDED: usize = 1_024;
+/// Pause after a failed accept: usually the process has no file descriptor left.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time for a call to be answered; streams only have to begin within it.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Silence on a connection after which it is pinged.

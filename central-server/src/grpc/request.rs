@@ -4,13 +4,18 @@
 use std::net::IpAddr;
 
 use vecino_grpc::v1;
-use vecino_rest::{Digest, Name, PeerId, PeerKey, PeerUrl, name::InvalidName};
+use vecino_rest::{
+    Digest, Name, PeerId, PeerKey, PeerUrl, UserName,
+    name::InvalidName,
+    user::{InvalidPassword, InvalidUserName, check_password},
+};
 
 use super::{
     DEFAULT_HITS, DEFAULT_PROVIDERS, MAX_BATCH_RECORDS, MAX_BUCKET_BATCH_RECORDS, MAX_EXCLUDED,
     MAX_HITS, MAX_PLACED, MAX_PROVIDERS,
 };
 use crate::{
+    account::Login,
     directory::{
         Announcement, Credentials, Lookup, MAX_SITE_BYTES, ProviderFilter, Registration,
         choice::Need, partial::PartialChange,
@@ -62,6 +67,10 @@ pub(super) enum Invalid {
     Provider(String),
     #[error("site has {0} bytes: expected at most {MAX_SITE_BYTES}")]
     Site(usize),
+    #[error(transparent)]
+    User(#[from] InvalidUserName),
+    #[error(transparent)]
+    Password(#[from] InvalidPassword),
 }
 
 type Result<T> = std::result::Result<T, Invalid>;
@@ -98,8 +107,22 @@ fn count(
     }
 }
 
+pub(super) fn peer_key(bytes: &[u8]) -> Result<PeerKey> {
+    Ok(PeerKey::from_bytes(fixed("peer_key", bytes)?))
+}
+
+pub(super) fn login(request: v1::LoginRequest, address: IpAddr) -> Result<Login> {
+    check_password(&request.password)?;
+    Ok(Login {
+        peer: peer_key(&request.peer_key)?.peer_id(),
+        user: UserName::parse(&request.user)?,
+        password: request.password,
+        address,
+    })
+}
+
 pub(super) fn registration(request: v1::RegisterRequest, observed: IpAddr) -> Result<Registration> {
-    let key = PeerKey::from_bytes(fixed("peer_key", &request.peer_key)?);
+    let key = peer_key(&request.peer_key)?;
     let wrong_port = || Invalid::Number {
         field: "port",
         value: request.port.into(),
@@ -121,7 +144,7 @@ pub(super) fn registration(request: v1::RegisterRequest, observed: IpAddr) -> Re
 
 pub(super) fn joining(request: v1::ZoneJoinRequest, observed: IpAddr) -> Result<Joining> {
     Ok(Joining {
-        key: PeerKey::from_bytes(fixed("peer_key", &request.peer_key)?),
+        key: peer_key(&request.peer_key)?,
         public_url: request.public_url,
         overlay_url: request.overlay_url,
         site: request.site,

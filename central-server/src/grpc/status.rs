@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 
 use super::request::Invalid;
-use crate::{directory::Error, store::StoreError, zone};
+use crate::{account, directory::Error, store::StoreError, zone};
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -12,18 +12,55 @@ impl From<Error> for Status {
             Error::NoLease => Code::Unauthenticated,
             Error::Full => Code::ResourceExhausted,
             Error::Randomness(_) => Code::Unavailable,
-            Error::Store(store) => match store {
-                StoreError::NotThePeer => Code::Unauthenticated,
-                StoreError::BucketFull { .. } => Code::ResourceExhausted,
-                StoreError::Closed => Code::Unavailable,
-                // The causes may name paths of this machine: they stay in the log of the store.
-                StoreError::Engine(_) => {
-                    return Self::unavailable("the store failed; try again");
-                }
-                StoreError::DiskFull(_) => {
-                    return Self::unavailable("the disk of the store is full; try again");
-                }
-            },
+            Error::Store(error) => return Self::from(error.clone()),
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::NotThePeer => Code::Unauthenticated,
+            StoreError::BucketFull { .. } => Code::ResourceExhausted,
+            StoreError::Closed => Code::Unavailable,
+            // The causes may name paths of this machine: they stay in the log of the store.
+            StoreError::Engine(_) => {
+                return Self::unavailable("the store failed; try again");
+            }
+            StoreError::DiskFull(_) => {
+                return Self::unavailable("the disk of the store is full; try again");
+            }
+            // Only the operator asks for one.
+            StoreError::Backup(_) => Code::FailedPrecondition,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<account::Error> for Status {
+    fn from(error: account::Error) -> Self {
+        use account::Error;
+        let code = match error {
+            Error::Store(error) => return Self::from(error),
+            Error::Off => Code::FailedPrecondition,
+            Error::Refused | Error::NoSession => Code::Unauthenticated,
+            Error::TooOften(_) | Error::Busy | Error::Full => Code::ResourceExhausted,
+            Error::Randomness(_) => Code::Unavailable,
+            Error::Hash(_) => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<account::ManageError> for Status {
+    fn from(error: account::ManageError) -> Self {
+        use account::ManageError;
+        let code = match error {
+            ManageError::Store(error) => return Self::from(error),
+            ManageError::Taken(_) => Code::AlreadyExists,
+            ManageError::Unknown(_) => Code::NotFound,
+            ManageError::Randomness(_) => Code::Unavailable,
         };
         Self::new(code, error.to_string())
     }

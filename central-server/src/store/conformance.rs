@@ -2,6 +2,8 @@
 //!
 //! [`conforms`] is the entry point; an engine's test calls it with a way to make empty stores.
 
+mod accounts;
+
 use std::{collections::HashSet, future::Future, sync::Arc};
 
 use vecino_rest::{Digest, Name, PeerId, terms::name_term};
@@ -39,6 +41,7 @@ pub(super) fn row(number: u8) -> PeerRow {
         token: [number; 32],
         url_is_observed: number.is_multiple_of(2),
         state: PeerState::Present,
+        session: None,
     }
 }
 
@@ -186,6 +189,11 @@ pub(super) async fn conforms<F: Future<Output = Arc<dyn Store>>>(make: impl Fn()
     a_peer_that_came_back_is_not_forgotten(bench().await).await;
     a_full_bucket_refuses_more(bench().await).await;
     a_closed_store_refuses_changes(bench().await).await;
+    accounts::an_account_is_made_changed_and_removed(bench().await).await;
+    accounts::accounts_are_listed_in_pages(bench().await).await;
+    accounts::a_session_stays_with_its_peer_until_it_is_ended(bench().await).await;
+    accounts::the_buckets_of_a_peer_are_all_that_it_holds(bench().await).await;
+    accounts::a_closed_store_takes_no_accounts(bench().await).await;
 }
 
 async fn what_is_announced_is_found_by_name_and_digest(bench: Bench) {

@@ -9,11 +9,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use vecino_rest::{Digest, Name, PeerId, terms::terms_of};
+use vecino_rest::{Digest, Name, PeerId, UserName, terms::terms_of};
 
 use super::{
-    Among, Change, Counts, Fingerprints, Forgotten, Found, HOLDER_READS_RESERVED, Key,
-    MAX_HOLDER_READS, MAX_HOLDER_READS_WALK, MAX_VARIANTS_READ, PeerNo, PeerRow, PeerState,
+    Account, Among, Change, Counts, Expect, Fingerprints, Forgotten, Found, HOLDER_READS_RESERVED,
+    Key, MAX_HOLDER_READS, MAX_HOLDER_READS_WALK, MAX_VARIANTS_READ, PeerNo, PeerRow, PeerState,
     Registered, Resource, ResourceNo, Store, StoreError, TokenHash, Walk, WalkPage, bucket_of,
     fingerprint::of_record, holders::gather,
 };
@@ -32,6 +32,7 @@ struct State {
     by_identity: BTreeMap<(Name, Digest, u64), ResourceNo>,
     by_digest: BTreeSet<(Digest, ResourceNo)>,
     terms: BTreeSet<(String, ResourceNo)>,
+    accounts: BTreeMap<UserName, Account>,
     next_peer: u32,
     next_resource: u64,
     epoch: u64,
@@ -201,6 +202,61 @@ impl Store for MemoryStore {
             epoch,
             fingerprints,
         })
+    }
+
+    async fn peer(&self, id: &PeerId) -> Result<Option<(PeerNo, PeerRow)>, StoreError> {
+        let state = self.lock();
+        let no = state.peer_ids.get(id);
+        Ok(no.map(|no| (*no, state.peers[no].row.clone())))
+    }
+
+    async fn end_session(&self, peer: PeerNo) -> Result<(), StoreError> {
+        if let Some(peer) = self.lock_open()?.peers.get_mut(&peer) {
+            peer.row.session = None;
+        }
+        Ok(())
+    }
+
+    async fn account(&self, user: &UserName) -> Result<Option<Account>, StoreError> {
+        Ok(self.lock().accounts.get(user).cloned())
+    }
+
+    async fn put_account(&self, account: Account, expect: Expect) -> Result<bool, StoreError> {
+        let mut state = self.lock_open()?;
+        let is_there = state.accounts.contains_key(&account.user);
+        let is_right = is_there == (expect == Expect::Present);
+        if is_right {
+            state.accounts.insert(account.user.clone(), account);
+        }
+        Ok(is_right)
+    }
+
+    async fn remove_account(&self, user: &UserName) -> Result<bool, StoreError> {
+        Ok(self.lock_open()?.accounts.remove(user).is_some())
+    }
+
+    async fn accounts(
+        &self,
+        after: Option<&UserName>,
+        limit: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let state = self.lock();
+        let from = after.map_or(Unbounded, |user| Excluded(user.clone()));
+        let rows = state.accounts.range((from, Unbounded)).take(limit);
+        Ok(rows.map(|(_, account)| account.clone()).collect())
+    }
+
+    async fn bucket(&self, peer: PeerNo, bucket: u8) -> Result<Vec<Resource>, StoreError> {
+        let state = self.lock();
+        let Some(peer) = state.peers.get(&peer) else {
+            return Ok(Vec::new());
+        };
+        let range = (bucket, ResourceNo(0))..=(bucket, ResourceNo(u64::MAX));
+        let held = peer.held.range(range);
+        Ok(held
+            .map(|(_, no)| state.resources[no].resource.clone())
+            .collect())
     }
 
     async fn peers(&self) -> Result<Vec<(PeerNo, PeerRow)>, StoreError> {

@@ -9,6 +9,7 @@
 //! The trait is object-safe with boxed futures (`async_trait`): an engine behind a network needs
 //! to await, and one allocation a lookup is cheaper than a type parameter on everything above.
 
+mod account;
 #[cfg(test)]
 mod conformance;
 mod fingerprint;
@@ -16,11 +17,12 @@ mod holders;
 mod memory;
 mod redb;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use vecino_rest::{Digest, Name, PeerId};
+use vecino_rest::{Digest, Name, PeerId, UserName};
 
+pub use account::{Account, Expect, Session};
 pub use fingerprint::{BUCKETS, Fingerprints, bucket_of};
 pub(crate) use holders::gather;
 pub use memory::MemoryStore;
@@ -82,6 +84,8 @@ pub struct PeerRow {
     pub url_is_observed: bool,
     /// Whether it was there.
     pub state: PeerState,
+    /// Its login, where it needed one.
+    pub session: Option<Session>,
 }
 
 /// The answer to a registration.
@@ -277,6 +281,9 @@ pub enum StoreError {
     /// The engine has no room to write.
     #[error("the disk of the store is full: {0}")]
     DiskFull(String),
+    /// A backup cannot be made; the sentence says why.
+    #[error("no backup was made: {0}")]
+    Backup(String),
 }
 
 impl StoreError {
@@ -304,6 +311,32 @@ pub trait Store: Send + Sync {
     /// Adds the peer, or replaces what was known of the peer with this id; records stay.
     async fn register(&self, peer: PeerRow) -> Result<Registered, StoreError>;
 
+    /// The peer of that id.
+    async fn peer(&self, id: &PeerId) -> Result<Option<(PeerNo, PeerRow)>, StoreError>;
+
+    /// Ends the login of a peer, so that it cannot register again with it. Its lease is another
+    /// matter.
+    async fn end_session(&self, peer: PeerNo) -> Result<(), StoreError>;
+
+    /// The account of `user`.
+    async fn account(&self, user: &UserName) -> Result<Option<Account>, StoreError>;
+
+    /// Stores an account, if it is there already or is not, as `expect` says; whether it was so.
+    async fn put_account(&self, account: Account, expect: Expect) -> Result<bool, StoreError>;
+
+    /// Removes the account of `user`; whether there was one.
+    async fn remove_account(&self, user: &UserName) -> Result<bool, StoreError>;
+
+    /// Accounts in the order of their users' names, those after `after`, at most `limit`.
+    async fn accounts(
+        &self,
+        after: Option<&UserName>,
+        limit: usize,
+    ) -> Result<Vec<Account>, StoreError>;
+
+    /// The records of a peer in one bucket, in any order.
+    async fn bucket(&self, peer: PeerNo, bucket: u8) -> Result<Vec<Resource>, StoreError>;
+
     /// All peers.
     async fn peers(&self) -> Result<Vec<(PeerNo, PeerRow)>, StoreError>;
 
@@ -330,6 +363,19 @@ pub trait Store: Send + Sync {
 
     /// How much there is.
     fn counts(&self) -> Counts;
+
+    /// Bytes that it takes where it is kept, if it can tell.
+    fn size_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Writes all that is durable now into a new file, which [`open`] can open. Nobody waits for
+    /// it meanwhile.
+    async fn backup(&self, _file: &Path) -> Result<(), StoreError> {
+        Err(StoreError::Backup(
+            "this engine has no file; export, or use its own means".into(),
+        ))
+    }
 
     /// Why changes fail now; `None`: they do not.
     fn fault(&self) -> Option<StoreError> {

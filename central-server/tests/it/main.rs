@@ -1,11 +1,13 @@
 //! The locator over real gRPC, started in this process on a free port (and as a process of its
 //! own where it is killed).
 
+mod accounts;
 mod announcing;
 mod hostile;
 mod leases;
 mod locating;
 mod machines;
+mod operating;
 mod partial;
 mod process;
 mod searching;

@@ -1,7 +1,7 @@
 //! The binary as an operator starts it.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -17,6 +17,8 @@ fn command(directory: &Path) -> Command {
         "HOST",
         "STORE_URL",
         "LEASE_SECONDS",
+        "ACCOUNTS",
+        "CONTROL_SOCKET",
         "NETWORK_SIZE",
         "NUMBER_OF_ZONES",
         "METRICS_ADDR",
@@ -110,6 +112,29 @@ fn text(bytes: &[u8]) -> String {
 
 fn run(command: &mut Command) -> Output {
     command.output().expect("runs")
+}
+
+/// Runs `central-server ARGS` on a store; exit code, standard output and standard error.
+pub(crate) async fn run_command(store: &str, args: &[&str], input: &str) -> (i32, String, String) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut child = command(directory.path())
+        .env("STORE_URL", store)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    // A command that reads nothing may have ended.
+    let _ = child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(input.as_bytes());
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output());
+    let output = soon(ended).await.expect("joins").expect("ends");
+    let code = output.status.code().expect("no signal");
+    (code, text(&output.stdout), text(&output.stderr))
 }
 
 #[tokio::test]

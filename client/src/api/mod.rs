@@ -23,7 +23,10 @@ use futures_util::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 use vecino_rest::{
     Digest, Name, PeerUrl, Problem,
-    body::{FileEntry, Located, Page, Peer, SearchPage, SearchQuery, Status, Stored, Variant},
+    body::{
+        FileEntry, Located, LoginRequest, Page, Peer, SearchPage, SearchQuery, Session, Status,
+        Stored, Variant,
+    },
     frozen,
     overlay::{ConnectRequest, DiscoverRequest, Overlays},
     problem, route,
@@ -128,13 +131,29 @@ impl Api {
 
     /// Ends a link of the own peer: with a peer id, or a URL.
     pub(crate) async fn unlink(&self, peer: &str) -> Result<(), ApiError> {
-        let request = self.own(self.http.delete(self.url(&route::peer(peer))));
+        self.delete(&route::peer(peer)).await.map(drop)
+    }
+
+    /// Logs the own peer in to the network.
+    pub(crate) async fn login(&self, request: &LoginRequest) -> Result<Session, ApiError> {
+        let response = self.post(route::SESSION, request).await?;
+        self.parse(response, MAX_ANSWER).await
+    }
+
+    /// Logs the own peer out.
+    pub(crate) async fn logout(&self) -> Result<Session, ApiError> {
+        let response = self.delete(route::SESSION).await?;
+        self.parse(response, MAX_ANSWER).await
+    }
+
+    async fn delete(&self, path: &str) -> Result<ClientResponse, ApiError> {
+        let request = self.own(self.http.delete(self.url(path)));
         let response = request
             .timeout(ANSWER_TIMEOUT)
             .send()
             .await
             .map_err(|error| ApiError::sending(&self.peer, error))?;
-        self.successful(&self.peer, response).await.map(drop)
+        self.successful(&self.peer, response).await
     }
 
     /// The overlays that the own peer is part of.

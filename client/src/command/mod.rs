@@ -11,8 +11,10 @@ mod list;
 mod locate;
 mod overlay;
 mod pages;
+mod password;
 mod peers;
 mod search;
+mod session;
 mod status;
 mod tally;
 mod upload;
@@ -41,6 +43,8 @@ pub(crate) async fn run(command: &Command, session: &Session, out: &Output) -> R
         Command::Fetch(args) => fetch::run(args, session, out).await,
         Command::Overlay => overlay::run(session, out).await,
         Command::Repair => overlay::repair(session, out).await,
+        Command::Login(args) => session::login(args, session, out).await,
+        Command::Logout => session::logout(session, out).await,
         Command::Status => status::run(session, out).await,
         Command::Doctor => doctor::run(session, out).await,
         Command::Completions(args) => completions(args.shell),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::HumanDuration;
-use vecino_rest::body::{LinkState, Status};
+use vecino_rest::body::{LinkState, Session as Login, SessionState, Status};
 
 use crate::{
     command::peers,
@@ -25,6 +25,17 @@ pub(crate) async fn run(session: &Session, out: &Output) -> Result<(), Failure> 
         out.table(&peers::table(&status.neighbours))?;
     }
     Ok(())
+}
+
+/// How the own peer stands with a network that may ask for a login.
+fn login(session: &Login) -> String {
+    let user = session.user.as_ref().map(|user| format!("{user:?}"));
+    match (session.state, user) {
+        (SessionState::LoggedIn, Some(user)) => format!("as {user}"),
+        (SessionState::Refused, Some(user)) => format!("refused, as {user}"),
+        (SessionState::Needed, _) => "needed: `login USER`".to_owned(),
+        _ => "not asked for".to_owned(),
+    }
 }
 
 fn lines(status: &Status) -> Vec<(&'static str, String)> {
@@ -50,6 +61,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
         ("version", status.version.clone()),
         ("up for", uptime.to_string()),
         ("online", online),
+        ("login", login(&status.session)),
         (
             "files",
             format!(

@@ -221,9 +221,9 @@ fn history_file() -> Option<PathBuf> {
 }
 
 fn read(asks: &Receiver<Ask>, events: &UnboundedSender<Event>) -> Result<(), Over> {
-    let mut input = io::stdin().lock();
     while asks.recv().is_ok() {
-        let event = read_line(&mut input);
+        // Between the lines of the loop, a command may read some of its own.
+        let event = read_line(&mut io::stdin().lock());
         say(events, event)?;
     }
     Ok(())

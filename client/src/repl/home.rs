@@ -22,6 +22,11 @@ pub(super) fn expand(command: &mut Command) {
                 *path = at_home(path, home);
             }
         }
+        Command::Login(args) => {
+            if let Some(file) = &mut args.password_file {
+                *file = at_home(file, home);
+            }
+        }
         _ => {}
     }
 }

@@ -57,6 +57,7 @@ fn status() -> Status {
         online: true,
         offline_reason: None,
         reach: None,
+        session: Session::default(),
         strategies: vec!["central".to_owned()],
         neighbours: vec![link()],
         files: FileCounts::default(),

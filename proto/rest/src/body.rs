@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Name, PeerId, Problem, doctor::Reachability};
+use crate::{Digest, Name, PeerId, Problem, UserName, doctor::Reachability};
 
 /// A page of a list. Ask again with `?cursor=` for the next one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -297,6 +297,9 @@ pub struct Status {
     /// Whether others can connect to it; absent until a neighbour was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reach: Option<Reachability>,
+    /// Whether the network asks for a login, and as whom this peer is logged in.
+    #[serde(default)]
+    pub session: Session,
     /// Strategies by which it looks up for others, in order of trial.
     pub strategies: Vec<String>,
     /// Peers that look up for it, in order of trial.
@@ -305,6 +308,46 @@ pub struct Status {
     pub files: FileCounts,
     /// What it moves.
     pub transfers: Transfers,
+}
+
+/// `POST /v1/session`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginRequest {
+    /// As whom.
+    pub user: UserName,
+    /// 1 to 1024 bytes.
+    pub password: String,
+}
+
+impl std::fmt::Debug for LoginRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LoginRequest({:?}, redacted)", self.user)
+    }
+}
+
+/// Whether a peer is logged in to the network. The answer to `POST` and `DELETE /v1/session`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// How it stands.
+    pub state: SessionState,
+    /// As whom, where there is somebody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
+}
+
+/// How a peer stands with a network that may ask for a login.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// Nobody asked for a login.
+    #[default]
+    NotAsked,
+    /// The network asks for a login, and there is none.
+    Needed,
+    /// The network refused the login.
+    Refused,
+    /// Logged in.
+    LoggedIn,
 }
 
 /// How many files a peer holds.

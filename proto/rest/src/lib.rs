@@ -19,9 +19,11 @@ pub mod problem;
 pub mod route;
 pub mod settings;
 pub mod terms;
+pub mod user;
 pub mod zone;
 
 pub use id::{Digest, PeerId, PeerKey};
 pub use name::Name;
 pub use peer_url::PeerUrl;
 pub use problem::{Kind, Problem};
+pub use user::UserName;

@@ -55,6 +55,10 @@ pub enum Kind {
     VerificationFailed,
     /// No link to another peer came about.
     LinkFailed,
+    /// The network knows no such user, or not with this password.
+    LoginRefused,
+    /// Nobody in the network who could log a peer in or out answers.
+    NetworkUnreachable,
     /// Too much at once; try again later.
     Busy,
     /// No room on this peer's disk.
@@ -66,7 +70,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(Self, &'static str, u16, &'static str); 23] = [
+    const ALL: [(Self, &'static str, u16, &'static str); 25] = [
         (Self::BadRequest, "bad-request", 400, "Bad request"),
         (Self::BadName, "bad-name", 400, "Not a valid name"),
         (Self::Unauthorized, "unauthorized", 401, "Token needed"),
@@ -141,6 +145,18 @@ impl Kind {
             "Wrong bytes from providers",
         ),
         (Self::LinkFailed, "link-failed", 502, "No link to that peer"),
+        (
+            Self::LoginRefused,
+            "login-refused",
+            403,
+            "Login refused by the network",
+        ),
+        (
+            Self::NetworkUnreachable,
+            "network-unreachable",
+            503,
+            "The network does not answer",
+        ),
         (Self::Busy, "busy", 503, "Busy"),
         (Self::NoSpace, "no-space", 507, "No room left"),
         (Self::Storage, "storage", 500, "Storage failed"),

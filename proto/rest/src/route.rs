@@ -22,6 +22,8 @@ pub const REPAIR: &str = "/v1/overlay/repair";
 pub const DISCOVER: &str = "/v1/discover";
 /// `GET`: links of the own peer. `POST`: connect. With `/PEER`: `DELETE`, disconnect.
 pub const PEERS: &str = "/v1/peers";
+/// `POST`: log the own peer in to the network. `DELETE`: log it out.
+pub const SESSION: &str = "/v1/session";
 /// `POST` on a neighbour: look up for another peer.
 pub const NEIGHBOUR_LOCATE: &str = "/v1/neighbour/locate";
 /// `POST` on a neighbour: search for another peer.

@@ -12,7 +12,11 @@ use crate::{
     download::{Downloads, fetch::Fetcher},
     events::Events,
     limit::Limiter,
-    locate::{Strategy, central::presence::Presence, flood::Flood},
+    locate::{
+        Strategy,
+        central::{account::Account, presence::Presence},
+        flood::Flood,
+    },
     metrics::Metrics,
     neighbour::{checkup::Checkup, inbound::Inbound, probe::Probes, searched::Searched},
     upload::Slots,
@@ -33,6 +37,8 @@ pub struct Shared {
     pub store: Arc<Store>,
     /// Whether and where others find it.
     pub presence: Arc<Presence>,
+    /// As whom it is logged in.
+    pub account: Arc<Account>,
     /// Looks up for others.
     pub inbound: Inbound,
     /// Connects to peers that ask whether they can be reached.

@@ -11,7 +11,7 @@ use vecino_rest::{Kind, Problem, body::Variant, name::InvalidName, problem};
 use crate::{
     content::{StoreError, replica::ReplicaError},
     download::{JobError, fetch::FetchError},
-    locate::{LocateError, flood::DialError},
+    locate::{LocateError, central::account::LoginError, flood::DialError},
     neighbour::{outbound::OutboundError, probe::ProbeError},
 };
 
@@ -88,7 +88,9 @@ impl ResponseError for ApiError {
             Some(Kind::Unauthorized) => {
                 response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
             }
-            Some(Kind::Busy | Kind::LookupFailed | Kind::NoNeighbour) => {
+            Some(
+                Kind::Busy | Kind::LookupFailed | Kind::NoNeighbour | Kind::NetworkUnreachable,
+            ) => {
                 response.insert_header((header::RETRY_AFTER, RETRY_AFTER));
             }
             _ => {}
@@ -137,6 +139,18 @@ impl From<DialError> for ApiError {
             | DialError::Ended(_)
             | DialError::NotLinked(_)
             | DialError::Linked(_) => Kind::LinkFailed,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<LoginError> for ApiError {
+    fn from(error: LoginError) -> Self {
+        let kind = match error {
+            LoginError::Refused => Kind::LoginRefused,
+            LoginError::TooMany => Kind::Busy,
+            LoginError::NotAsked => Kind::NotSupported,
+            LoginError::Unreachable => Kind::NetworkUnreachable,
         };
         Self::new(kind, error.to_string())
     }

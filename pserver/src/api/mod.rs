@@ -19,6 +19,7 @@ pub mod range;
 pub mod replicas;
 pub mod request;
 pub mod respond;
+pub mod session;
 
 use actix_web::{
     Resource, Route,
@@ -74,6 +75,10 @@ pub fn routes(app: &mut ServiceConfig) {
         resource(route::OVERLAY, [get().to(overlay::view)]),
         resource(route::REPAIR, [post().to(overlay::repair)]),
         resource(route::DOCTOR, [get().to(network::doctor)]),
+        resource(
+            route::SESSION,
+            [post().to(session::login), delete().to(session::logout)],
+        ),
         resource(route::METRICS, [get().to(machine::metrics)]),
     ];
     for resource in client {

@@ -120,7 +120,12 @@ pub async fn status(worker: web::Data<Worker>) -> web::Json<Status> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: shared.started.elapsed().as_secs(),
         online: is_online,
-        offline_reason: (!is_online && needs_locator).then(|| "URL_Request is unset".to_owned()),
+        offline_reason: match needs_locator {
+            _ if is_online => None,
+            true => Some("URL_Request is unset".to_owned()),
+            false => shared.account.offline_reason(),
+        },
+        session: shared.account.session(),
         reach: shared.checkup.reach(),
         strategies: shared
             .strategies

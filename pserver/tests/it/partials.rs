@@ -6,6 +6,7 @@ use pserver::{
     content::{Store, catalogue::Record},
     locate::central::{
         self,
+        account::Door,
         presence::{Announcer, Presence},
     },
 };
@@ -39,6 +40,8 @@ impl Announcing {
             site: None,
             store: store.clone(),
             presence: Arc::new(Presence::with_url(Some(url))),
+            door: Arc::new(Door::new(PeerKey::from_bytes([7; 32]), channel.clone())),
+            wanted: watch::channel(None).1,
             stopping,
         };
         let mut tasks = JoinSet::new();

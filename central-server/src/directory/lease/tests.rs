@@ -17,6 +17,7 @@ fn row(number: u32, token: u8) -> PeerRow {
         token: [token; 32],
         url_is_observed: number.is_multiple_of(2),
         state: PeerState::Present,
+        session: None,
     }
 }
 

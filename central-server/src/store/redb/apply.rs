@@ -6,15 +6,15 @@
 use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
-use vecino_rest::{Digest, Name, terms::terms_of};
+use vecino_rest::{Digest, Name, UserName, terms::terms_of};
 
 use super::{
     read::engine,
     schema::{self, Counters, Keys, META, meta},
 };
 use crate::store::{
-    BUCKETS, Change, Fingerprints, Forgotten, MAX_BUCKET_RECORDS, PeerNo, PeerRow, PeerState,
-    Registered, Resource, ResourceNo, StoreError, TokenHash, bucket_of, check_room,
+    Account, BUCKETS, Change, Expect, Fingerprints, Forgotten, MAX_BUCKET_RECORDS, PeerNo, PeerRow,
+    PeerState, Registered, Resource, ResourceNo, StoreError, TokenHash, bucket_of, check_room,
     fingerprint::{Bucket, of_record},
 };
 
@@ -34,6 +34,7 @@ pub(super) struct Transaction<'t> {
     holders: Table<'t, &'static [u8; 10], ()>,
     by_peer: Table<'t, &'static [u8; 11], ()>,
     terms: Table<'t, &'static [u8], ()>,
+    accounts: Table<'t, &'static str, &'static [u8]>,
 }
 
 impl<'t> Transaction<'t> {
@@ -55,6 +56,7 @@ impl<'t> Transaction<'t> {
             holders: writing.open_table(schema::HOLDERS).map_err(engine)?,
             by_peer: writing.open_table(schema::BY_PEER).map_err(engine)?,
             terms: writing.open_table(schema::TERMS).map_err(engine)?,
+            accounts: writing.open_table(schema::ACCOUNTS).map_err(engine)?,
         })
     }
 
@@ -132,6 +134,31 @@ impl<'t> Transaction<'t> {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn end_session(&mut self, no: PeerNo) -> Result<()> {
+        if let Some(mut peer) = self.peer(no)?
+            && peer.session.take().is_some()
+        {
+            self.put_peer(no, &peer)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_account(&mut self, account: &Account, expect: Expect) -> Result<bool> {
+        let user = account.user.as_str();
+        let is_there = self.accounts.get(user).map_err(engine)?.is_some();
+        let is_right = is_there == (expect == Expect::Present);
+        if is_right {
+            let row = schema::account_row(account);
+            self.accounts.insert(user, &row[..]).map_err(engine)?;
+        }
+        Ok(is_right)
+    }
+
+    pub(super) fn remove_account(&mut self, user: &UserName) -> Result<bool> {
+        let removed = self.accounts.remove(user.as_str()).map_err(engine)?;
+        Ok(removed.is_some())
     }
 
     pub(super) fn announce(

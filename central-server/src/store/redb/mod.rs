@@ -11,6 +11,7 @@
 //! Invariant: the tables of [`schema`] agree with each other in every committed transaction.
 
 mod apply;
+mod backup;
 #[cfg(test)]
 mod faults;
 mod open;
@@ -22,13 +23,17 @@ mod schema;
 mod tests;
 mod writer;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
+use vecino_rest::{PeerId, UserName};
 
 use super::{
-    Among, Change, Counts, Forgotten, Found, Key, PeerNo, PeerRow, Registered, Store, StoreError,
-    TokenHash, Walk, WalkPage,
+    Account, Among, Change, Counts, Expect, Forgotten, Found, Key, PeerNo, PeerRow, Registered,
+    Resource, Store, StoreError, TokenHash, Walk, WalkPage,
 };
 use crate::metrics::StoreMetrics;
 use open::{Opened, Origin, StoreFile};
@@ -40,6 +45,8 @@ use writer::{Command, Writer};
 pub struct RedbStore {
     published: Arc<Published>,
     writer: Writer,
+    /// None: it is in no file of this machine.
+    file: Option<PathBuf>,
 }
 
 impl RedbStore {
@@ -48,7 +55,9 @@ impl RedbStore {
     pub fn open(path: &Path, metrics: StoreMetrics) -> Result<Self, String> {
         let opened = open::open(path)?;
         let origin = StoreFile(path.to_owned());
-        Self::start(opened, Box::new(origin), metrics)
+        let mut store = Self::start(opened, Box::new(origin), metrics)?;
+        store.file = Some(path.to_owned());
+        Ok(store)
     }
 
     fn start(
@@ -62,7 +71,11 @@ impl RedbStore {
         let published = Arc::new(Published::new(snapshot));
         let writer = Writer::start(opened, origin, published.clone(), metrics)
             .map_err(|error| format!("the writer thread could not be started: {error}"))?;
-        Ok(Self { published, writer })
+        Ok(Self {
+            published,
+            writer,
+            file: None,
+        })
     }
 
     /// Reads the last committed state. When the engine failed, the writer looks after it: without
@@ -85,6 +98,48 @@ impl Store for RedbStore {
         self.writer
             .run(|reply| Command::Register { peer, reply }, 0)
             .await
+    }
+
+    async fn peer(&self, id: &PeerId) -> Result<Option<(PeerNo, PeerRow)>, StoreError> {
+        self.read(|snapshot| snapshot.peer(id))
+    }
+
+    async fn end_session(&self, peer: PeerNo) -> Result<(), StoreError> {
+        self.writer
+            .run(|reply| Command::EndSession { peer, reply }, 0)
+            .await
+    }
+
+    async fn account(&self, user: &UserName) -> Result<Option<Account>, StoreError> {
+        self.read(|snapshot| snapshot.account(user))
+    }
+
+    async fn put_account(&self, account: Account, expect: Expect) -> Result<bool, StoreError> {
+        let command = |reply| Command::PutAccount {
+            account,
+            expect,
+            reply,
+        };
+        self.writer.run(command, 0).await
+    }
+
+    async fn remove_account(&self, user: &UserName) -> Result<bool, StoreError> {
+        let user = user.clone();
+        self.writer
+            .run(|reply| Command::RemoveAccount { user, reply }, 0)
+            .await
+    }
+
+    async fn accounts(
+        &self,
+        after: Option<&UserName>,
+        limit: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        self.read(|snapshot| snapshot.accounts(after, limit))
+    }
+
+    async fn bucket(&self, peer: PeerNo, bucket: u8) -> Result<Vec<Resource>, StoreError> {
+        self.read(|snapshot| snapshot.bucket(peer, bucket))
     }
 
     async fn peers(&self) -> Result<Vec<(PeerNo, PeerRow)>, StoreError> {
@@ -140,6 +195,19 @@ impl Store for RedbStore {
 
     fn counts(&self) -> Counts {
         self.published.counts()
+    }
+
+    fn size_bytes(&self) -> Option<u64> {
+        let file = std::fs::metadata(self.file.as_ref()?).ok()?;
+        Some(file.len())
+    }
+
+    async fn backup(&self, file: &Path) -> Result<(), StoreError> {
+        let (snapshot, file) = (self.published.snapshot()?, file.to_owned());
+        let copied = tokio::task::spawn_blocking(move || backup::write(&snapshot, &file)).await;
+        copied
+            .unwrap_or_else(|panic| Err(panic.to_string()))
+            .map_err(StoreError::Backup)
     }
 
     fn fault(&self) -> Option<StoreError> {

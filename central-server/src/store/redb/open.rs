@@ -12,11 +12,14 @@ use std::{
 
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
-    TableError,
+    TableError, WriteTransaction,
 };
 use vecino_rest::terms::name_term;
 
-use super::schema::{self, APPLICATION, Counters, FORMAT, FORMAT_WITHOUT_NAMES, Keys, META, meta};
+use super::schema::{
+    self, APPLICATION, Counters, FORMAT, FORMAT_WITHOUT_ACCOUNTS, FORMAT_WITHOUT_NAMES, Keys, META,
+    meta,
+};
 use crate::store::ResourceNo;
 
 /// Memory for pages of the file.
@@ -113,10 +116,10 @@ fn existing(path: &Path) -> Result<Opened, String> {
 /// The database, if it is ours.
 pub(super) fn opened(database: Database) -> Result<Opened, String> {
     let (keys, counts, format) = identify(&database)?;
-    if format == FORMAT_WITHOUT_NAMES {
-        log::info!("names are indexed once, for searches by their beginning");
-        let failed = |error| format!("names could not be indexed: {error}");
-        index_names(&database).map_err(failed)?;
+    if format != FORMAT {
+        log::info!("the store is brought from format {format} to format {FORMAT}");
+        upgrade(&database, format)
+            .map_err(|error| format!("it could not be brought to format {FORMAT}: {error}"))?;
     }
     Ok(Opened {
         database,
@@ -169,7 +172,7 @@ fn identify(database: &Database) -> Result<(Keys, Counters, u32), String> {
         .and_then(|bytes| bytes.try_into().ok())
         .map(u32::from_le_bytes);
     let format = match format {
-        Some(format @ (FORMAT | FORMAT_WITHOUT_NAMES)) => format,
+        Some(format @ (FORMAT | FORMAT_WITHOUT_ACCOUNTS | FORMAT_WITHOUT_NAMES)) => format,
         other => {
             let found = other.map_or("unknown".to_owned(), |format| format.to_string());
             return Err(format!(
@@ -186,22 +189,16 @@ fn identify(database: &Database) -> Result<(Keys, Counters, u32), String> {
     }
 }
 
-/// Brings a file of [`FORMAT_WITHOUT_NAMES`] up to date, whole or not at all.
-fn index_names(database: &Database) -> Result<(), String> {
+/// Brings a file of an earlier format up to date, whole or not at all.
+fn upgrade(database: &Database, format: u32) -> Result<(), String> {
     let failed = |error: redb::Error| error.to_string();
     let writing = database.begin_write().map_err(|e| failed(e.into()))?;
     {
-        let resources = writing.open_table(schema::RESOURCES);
-        let resources = resources.map_err(|e| failed(e.into()))?;
-        let terms = writing.open_table(schema::TERMS);
-        let mut terms = terms.map_err(|e| failed(e.into()))?;
-        for row in resources.iter().map_err(|e| failed(e.into()))? {
-            let (no, row) = row.map_err(|e| failed(e.into()))?;
-            let resource = schema::read_resource(row.value()).map_err(|e| e.to_string())?;
-            let term = name_term(resource.name.as_str());
-            let key = schema::term(&term, ResourceNo(no.value()));
-            terms.insert(&key[..], ()).map_err(|e| failed(e.into()))?;
+        if format == FORMAT_WITHOUT_NAMES {
+            index_names(&writing)?;
         }
+        let accounts = writing.open_table(schema::ACCOUNTS);
+        accounts.map_err(|e| failed(e.into()))?;
         let meta = writing.open_table(META);
         let mut meta = meta.map_err(|e| failed(e.into()))?;
         meta.insert(meta::FORMAT, &FORMAT.to_le_bytes()[..])
@@ -210,7 +207,34 @@ fn index_names(database: &Database) -> Result<(), String> {
     writing.commit().map_err(|e| failed(e.into()))
 }
 
+/// Makes terms of all names, for searches by their beginning.
+fn index_names(writing: &WriteTransaction) -> Result<(), String> {
+    let failed = |error: redb::Error| error.to_string();
+    let resources = writing.open_table(schema::RESOURCES);
+    let resources = resources.map_err(|e| failed(e.into()))?;
+    let terms = writing.open_table(schema::TERMS);
+    let mut terms = terms.map_err(|e| failed(e.into()))?;
+    for row in resources.iter().map_err(|e| failed(e.into()))? {
+        let (no, row) = row.map_err(|e| failed(e.into()))?;
+        let resource = schema::read_resource(row.value()).map_err(|e| e.to_string())?;
+        let term = name_term(resource.name.as_str());
+        let key = schema::term(&term, ResourceNo(no.value()));
+        terms.insert(&key[..], ()).map_err(|e| failed(e.into()))?;
+    }
+    Ok(())
+}
+
 fn create(path: &Path) -> Result<(), String> {
+    create_with(path, |database| {
+        fill(database).map_err(|error| error.to_string())
+    })
+}
+
+/// Makes a file that is not there yet and has it filled. What goes wrong leaves nothing behind.
+pub(super) fn create_with(
+    path: &Path,
+    fill: impl FnOnce(&Database) -> Result<(), String>,
+) -> Result<(), String> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -219,15 +243,16 @@ fn create(path: &Path) -> Result<(), String> {
     fs::create_dir_all(directory).map_err(io)?;
     let unfinished = beside(path, ".new");
     remove(&unfinished).map_err(io)?;
-    {
-        let database = builder()
-            .create(&unfinished)
-            .map_err(|error| explain(&error))?;
-        fill(&database).map_err(|error| format!("it cannot be made: {error}"))?;
-    }
+    let filled = builder()
+        .create(&unfinished)
+        .map_err(|error| explain(&error))
+        .and_then(|database| {
+            fill(&database).map_err(|error| format!("it cannot be made: {error}"))
+        });
     // Unlike a rename, a link never replaces a file that another process made meanwhile.
-    fs::hard_link(&unfinished, path).map_err(io)?;
+    let linked = filled.and_then(|()| fs::hard_link(&unfinished, path).map_err(io));
     fs::remove_file(&unfinished).map_err(io)?;
+    linked?;
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(io)
@@ -254,6 +279,7 @@ pub(super) fn fill(database: &Database) -> Result<(), redb::Error> {
     writing.open_table(schema::HOLDERS)?;
     writing.open_table(schema::BY_PEER)?;
     writing.open_table(schema::TERMS)?;
+    writing.open_table(schema::ACCOUNTS)?;
     writing.commit()?;
     Ok(())
 }

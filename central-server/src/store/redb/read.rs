@@ -2,17 +2,19 @@
 
 use std::{io, ops::Bound};
 
-use redb::{Database, ReadOnlyTable, ReadableDatabase as _, ReadableTable as _};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
+use vecino_rest::{PeerId, UserName};
 
 use super::schema::{self, Counters, Keys};
 use crate::store::{
-    Among, Counts, Found, HOLDER_READS_RESERVED, Key, MAX_HOLDER_READS, MAX_HOLDER_READS_WALK,
-    MAX_VARIANTS_READ, PeerNo, PeerRow, Resource, ResourceNo, StoreError, Walk, WalkPage,
-    holders::gather,
+    Account, Among, Counts, Found, HOLDER_READS_RESERVED, Key, MAX_HOLDER_READS,
+    MAX_HOLDER_READS_WALK, MAX_VARIANTS_READ, PeerNo, PeerRow, Resource, ResourceNo, StoreError,
+    Walk, WalkPage, holders::gather,
 };
 
 /// A committed state of the store. Its tables are opened once, for all lookups.
 pub(super) struct Snapshot {
+    pub(super) reading: ReadTransaction,
     keys: Keys,
     pub(super) counts: Counts,
     peers: ReadOnlyTable<u32, &'static [u8]>,
@@ -21,6 +23,9 @@ pub(super) struct Snapshot {
     by_digest: ReadOnlyTable<&'static [u8; 14], ()>,
     holders: ReadOnlyTable<&'static [u8; 10], ()>,
     terms: ReadOnlyTable<&'static [u8], ()>,
+    peer_ids: ReadOnlyTable<&'static [u8; 16], u32>,
+    by_peer: ReadOnlyTable<&'static [u8; 11], ()>,
+    accounts: ReadOnlyTable<&'static str, &'static [u8]>,
 }
 
 /// An error of the engine.
@@ -60,6 +65,10 @@ impl Snapshot {
             by_digest: reading.open_table(schema::BY_DIGEST).map_err(engine)?,
             holders: reading.open_table(schema::HOLDERS).map_err(engine)?,
             terms: reading.open_table(schema::TERMS).map_err(engine)?,
+            peer_ids: reading.open_table(schema::PEER_IDS).map_err(engine)?,
+            by_peer: reading.open_table(schema::BY_PEER).map_err(engine)?,
+            accounts: reading.open_table(schema::ACCOUNTS).map_err(engine)?,
+            reading,
         })
     }
 
@@ -69,6 +78,53 @@ impl Snapshot {
             Ok((PeerNo(peer.value()), schema::read_peer(row.value())?))
         });
         rows.collect()
+    }
+
+    pub(super) fn peer(&self, id: &PeerId) -> Result<Option<(PeerNo, PeerRow)>, StoreError> {
+        let Some(no) = self.peer_ids.get(id.as_bytes()).map_err(engine)? else {
+            return Ok(None);
+        };
+        let no = no.value();
+        let row = self.peers.get(no).map_err(engine)?;
+        let row = row.ok_or_else(|| schema::damaged("a peer is missing"))?;
+        Ok(Some((PeerNo(no), schema::read_peer(row.value())?)))
+    }
+
+    pub(super) fn account(&self, user: &UserName) -> Result<Option<Account>, StoreError> {
+        let row = self.accounts.get(user.as_str()).map_err(engine)?;
+        row.map(|row| schema::read_account(user.as_str(), row.value()))
+            .transpose()
+    }
+
+    pub(super) fn accounts(
+        &self,
+        after: Option<&UserName>,
+        limit: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, |user| Bound::Excluded(user.as_str()));
+        let rows = self
+            .accounts
+            .range::<&str>((from, Bound::Unbounded))
+            .map_err(engine)?;
+        let accounts = rows.take(limit).map(|row| {
+            let (user, row) = row.map_err(engine)?;
+            schema::read_account(user.value(), row.value())
+        });
+        accounts.collect()
+    }
+
+    pub(super) fn bucket(&self, peer: PeerNo, bucket: u8) -> Result<Vec<Resource>, StoreError> {
+        let (from, to) = schema::of_peer(peer, bucket, bucket);
+        let rows = self
+            .by_peer
+            .range::<&[u8; 11]>(&from..=&to)
+            .map_err(engine)?;
+        let resources = rows.map(|row| {
+            let key = row.map_err(engine)?.0;
+            let no = schema::resource_at_end(key.value());
+            self.resource(no.ok_or_else(|| schema::damaged("a holding"))?)
+        });
+        resources.collect()
     }
 
     fn resource(&self, no: ResourceNo) -> Result<Resource, StoreError> {

@@ -3,7 +3,7 @@
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | `meta` | text | bytes |
-//! | `peers` | peer | state, token, id, URL, site |
+//! | `peers` | peer | state, token, id, URL, site, session |
 //! | `peer_ids` | peer id | peer |
 //! | `buckets` | peer, bucket | sum and count of the bucket's records |
 //! | `resources` | resource | digest, size, modified, name |
@@ -12,21 +12,25 @@
 //! | `holders` | resource, peer | |
 //! | `by_peer` | peer, bucket, resource | |
 //! | `terms` | term, 0, resource | |
+//! | `accounts` | user | stamp, made at, hash of the password |
 //!
 //! Numbers in keys are big-endian, so that ranges are in their order: a peer takes 4 bytes, a
 //! resource 6 (2^48 are never used up). Hashes are keyed with a secret of the file, so that
 //! nobody can choose names that collide; the resource row decides what a hash may mean.
 
 use redb::TableDefinition;
-use vecino_rest::{Digest, Name, PeerId};
+use vecino_rest::{Digest, Name, PeerId, UserName};
 
 use crate::store::{
-    PeerNo, PeerRow, PeerState, Resource, ResourceNo, StoreError, fingerprint::Bucket,
+    Account, PeerNo, PeerRow, PeerState, Resource, ResourceNo, Session, StoreError,
+    fingerprint::Bucket,
 };
 
 /// Version of everything in this module.
-pub(super) const FORMAT: u32 = 2;
-/// The format before, in which names were no terms; it is brought up to date when it is opened.
+pub(super) const FORMAT: u32 = 3;
+/// A format before, without accounts and sessions; it is brought up to date when it is opened.
+pub(super) const FORMAT_WITHOUT_ACCOUNTS: u32 = 2;
+/// The one before that, in which names were no terms either.
 pub(super) const FORMAT_WITHOUT_NAMES: u32 = 1;
 /// What `meta` has under `application` in a file of ours.
 pub(super) const APPLICATION: &[u8] = b"vecino locator";
@@ -42,6 +46,7 @@ pub(super) const BY_DIGEST: TableDefinition<'_, &[u8; 14], ()> = TableDefinition
 pub(super) const HOLDERS: TableDefinition<'_, &[u8; 10], ()> = TableDefinition::new("holders");
 pub(super) const BY_PEER: TableDefinition<'_, &[u8; 11], ()> = TableDefinition::new("by_peer");
 pub(super) const TERMS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("terms");
+pub(super) const ACCOUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("accounts");
 
 /// Keys of `meta`.
 pub(super) mod meta {
@@ -227,42 +232,97 @@ fn read_varint(row: &mut &[u8]) -> Option<u64> {
 const PRESENT: u8 = 0;
 const LAPSED: u8 = 1;
 
+/// Bits of a peer's flags.
+const URL_IS_OBSERVED: u8 = 1;
+const HAS_SESSION: u8 = 2;
+
 pub(super) fn peer_row(peer: &PeerRow) -> Vec<u8> {
     let (state, at_ms) = match peer.state {
         PeerState::Present => (PRESENT, 0),
         PeerState::Lapsed(at_ms) => (LAPSED, at_ms),
     };
+    let observed = u8::from(peer.url_is_observed) * URL_IS_OBSERVED;
+    let session = u8::from(peer.session.is_some()) * HAS_SESSION;
     let site_bytes = u8::try_from(peer.site.len()).expect("a site has at most 64 bytes");
-    let mut row = vec![state, u8::from(peer.url_is_observed), site_bytes];
+    let mut row = vec![state, observed | session, site_bytes];
     row.extend_from_slice(&at_ms.to_le_bytes());
     row.extend_from_slice(&peer.token);
     row.extend_from_slice(peer.id.as_bytes());
     row.extend_from_slice(peer.site.as_bytes());
+    if let Some(session) = &peer.session {
+        let user = session.user.as_str().as_bytes();
+        row.push(u8::try_from(user.len()).expect("a user has at most 64 bytes"));
+        row.extend_from_slice(user);
+        row.extend_from_slice(&session.stamp.to_le_bytes());
+        row.extend_from_slice(&session.token);
+        row.extend_from_slice(&session.ends_ms.to_le_bytes());
+    }
     row.extend_from_slice(peer.url.as_bytes());
     row
 }
 
 pub(super) fn read_peer(row: &[u8]) -> Result<PeerRow, StoreError> {
     let read = || {
-        let ([state, observed, site_bytes], rest) = row.split_first_chunk::<3>()?;
+        let ([state, flags, site_bytes], rest) = row.split_first_chunk::<3>()?;
         let (at_ms, rest) = rest.split_first_chunk::<8>()?;
         let (token, rest) = rest.split_first_chunk::<32>()?;
         let (id, rest) = rest.split_first_chunk::<16>()?;
-        let (site, url) = rest.split_at_checked(usize::from(*site_bytes))?;
+        let (site, mut rest) = rest.split_at_checked(usize::from(*site_bytes))?;
+        let session = match flags & HAS_SESSION {
+            0 => None,
+            _ => Some(read_session(&mut rest)?),
+        };
         Some(PeerRow {
             id: PeerId::from_bytes(*id),
-            url: std::str::from_utf8(url).ok()?.to_owned(),
+            url: std::str::from_utf8(rest).ok()?.to_owned(),
             site: std::str::from_utf8(site).ok()?.to_owned(),
             token: *token,
-            url_is_observed: *observed == 1,
+            url_is_observed: flags & URL_IS_OBSERVED != 0,
             state: match *state {
                 PRESENT => PeerState::Present,
                 LAPSED => PeerState::Lapsed(i64::from_le_bytes(*at_ms)),
                 _ => return None,
             },
+            session,
         })
     };
     read().ok_or_else(|| damaged("a peer"))
+}
+
+fn read_session(row: &mut &[u8]) -> Option<Session> {
+    let (user_bytes, rest) = row.split_first()?;
+    let (user, rest) = rest.split_at_checked(usize::from(*user_bytes))?;
+    let (stamp, rest) = rest.split_first_chunk::<8>()?;
+    let (token, rest) = rest.split_first_chunk::<32>()?;
+    let (ends_ms, rest) = rest.split_first_chunk::<8>()?;
+    *row = rest;
+    Some(Session {
+        user: UserName::parse(std::str::from_utf8(user).ok()?).ok()?,
+        stamp: u64::from_le_bytes(*stamp),
+        token: *token,
+        ends_ms: i64::from_le_bytes(*ends_ms),
+    })
+}
+
+pub(super) fn account_row(account: &Account) -> Vec<u8> {
+    let mut row = account.stamp.to_le_bytes().to_vec();
+    row.extend_from_slice(&account.created_ms.to_le_bytes());
+    row.extend_from_slice(account.password.as_bytes());
+    row
+}
+
+pub(super) fn read_account(user: &str, row: &[u8]) -> Result<Account, StoreError> {
+    let read = || {
+        let (stamp, rest) = row.split_first_chunk::<8>()?;
+        let (created_ms, password) = rest.split_first_chunk::<8>()?;
+        Some(Account {
+            user: UserName::parse(user).ok()?,
+            password: std::str::from_utf8(password).ok()?.to_owned(),
+            stamp: u64::from_le_bytes(*stamp),
+            created_ms: i64::from_le_bytes(*created_ms),
+        })
+    };
+    read().ok_or_else(|| damaged("an account"))
 }
 
 /// The numbers that the next things get, and how many things there are.

@@ -351,6 +351,7 @@ async fn a_store_from_before_names_were_indexed_is_brought_up_to_date() {
                 .retain(|key, ()| !key.starts_with(b"\x02"))
                 .expect("removes");
         }
+        writing.delete_table(schema::ACCOUNTS).expect("deletes");
         writing.commit().expect("commits");
     }
     for time in ["upgraded", "opened again"] {
@@ -371,4 +372,75 @@ async fn a_store_from_before_names_were_indexed_is_brought_up_to_date() {
         assert_eq!(found.len(), 1, "{time}");
         store.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_store_from_before_accounts_is_brought_up_to_date() {
+    let directory = directory();
+    {
+        let store = open(&directory).expect("opens");
+        store.register(row(2)).await.expect("registers");
+        store.close().await;
+    }
+    {
+        let path = directory.path().join("locator.redb");
+        let database = redb::Database::create(path).expect("opens");
+        let writing = database.begin_write().expect("begins");
+        writing.delete_table(schema::ACCOUNTS).expect("deletes");
+        {
+            let mut meta = writing.open_table(schema::META).expect("opens");
+            let format = schema::FORMAT_WITHOUT_ACCOUNTS.to_le_bytes();
+            meta.insert(schema::meta::FORMAT, &format[..])
+                .expect("inserts");
+        }
+        writing.commit().expect("commits");
+    }
+    for time in ["upgraded", "opened again"] {
+        let store = open(&directory).expect(time);
+        assert_eq!(store.accounts(None, 9).await, Ok(Vec::new()));
+        let peers = store.peers().await.expect("lists");
+        assert_eq!(peers.len(), 1, "{time}");
+        assert_eq!(peers[0].1, row(2), "{time}");
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_backup_of_a_served_store_has_what_was_durable_and_replaces_nothing() {
+    let directory = directory();
+    let store = open(&directory).expect("opens");
+    let files: Vec<_> = (0..300)
+        .map(|n| file(&format!("docs/{n}"), &n.to_string()))
+        .collect();
+    let peer = store.register(row(1)).await.expect("registers").peer;
+    let change = announce(&files.iter().collect::<Vec<_>>());
+    store
+        .announce(peer, [1; 32], change)
+        .await
+        .expect("announces");
+    let backup = directory.path().join("backup.redb");
+    store.backup(&backup).await.expect("is made");
+    // What comes later is not in it.
+    store.register(row(2)).await.expect("registers");
+    let again = store.backup(&backup).await.expect_err("it is there");
+    assert!(again.to_string().contains("is there already"), "{again}");
+    let names: Vec<_> = std::fs::read_dir(directory.path())
+        .expect("lists")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    let copy = RedbStore::open(&backup, StoreMetrics::default()).expect("opens");
+    let mut expected = state(&store).await;
+    let two_peers = format!("{:?}", store.counts());
+    let one_peer = two_peers.replace("peers: 2", "peers: 1");
+    expected.retain(|line| *line != two_peers);
+    expected.push(one_peer);
+    // Nothing is in the fingerprints of the second peer.
+    let mut copied = state(&copy).await;
+    expected.sort();
+    copied.sort();
+    let nothing = format!("{:?}", crate::store::Fingerprints::default().to_wire());
+    expected.retain(|line| *line != nothing);
+    assert_eq!(copied, expected);
+    assert_eq!(copy.peers().await.expect("lists").len(), 1);
 }

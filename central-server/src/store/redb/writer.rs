@@ -13,6 +13,7 @@ use std::{
 
 use redb::{Database, Durability};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use vecino_rest::UserName;
 
 use super::{
     apply::Transaction,
@@ -24,7 +25,9 @@ use super::{
 };
 use crate::{
     metrics::StoreMetrics,
-    store::{Change, Forgotten, PeerNo, PeerRow, Registered, StoreError, TokenHash},
+    store::{
+        Account, Change, Expect, Forgotten, PeerNo, PeerRow, Registered, StoreError, TokenHash,
+    },
     throttle::Throttle,
 };
 
@@ -65,6 +68,19 @@ pub(super) enum Command {
         limit: usize,
         reply: Reply<Forgotten>,
     },
+    EndSession {
+        peer: PeerNo,
+        reply: Reply<()>,
+    },
+    PutAccount {
+        account: Account,
+        expect: Expect,
+        reply: Reply<bool>,
+    },
+    RemoveAccount {
+        user: UserName,
+        reply: Reply<bool>,
+    },
     /// Changes nothing; fails when the engine does.
     Check,
 }
@@ -72,7 +88,10 @@ pub(super) enum Command {
 impl Command {
     fn records(&self) -> usize {
         match self {
-            Self::Register { .. } => 1,
+            Self::Register { .. }
+            | Self::EndSession { .. }
+            | Self::PutAccount { .. }
+            | Self::RemoveAccount { .. } => 1,
             Self::Lapse { peers, .. } => peers.len(),
             Self::Announce { change, .. } => change.len(),
             Self::Forget { limit, .. } => *limit,
@@ -87,6 +106,9 @@ impl Command {
             Self::Lapse { reply, .. } => drop(reply.send(Err(fault))),
             Self::Announce { reply, .. } => drop(reply.send(Err(fault))),
             Self::Forget { reply, .. } => drop(reply.send(Err(fault))),
+            Self::EndSession { reply, .. } => drop(reply.send(Err(fault))),
+            Self::PutAccount { reply, .. } => drop(reply.send(Err(fault))),
+            Self::RemoveAccount { reply, .. } => drop(reply.send(Err(fault))),
             Self::Check => {}
         }
     }
@@ -380,6 +402,15 @@ fn apply(
         } => answer(transaction.announce(peer, &token, change), reply, failed),
         Command::Forget { peer, limit, reply } => {
             answer(transaction.forget(peer, limit), reply, failed)
+        }
+        Command::EndSession { peer, reply } => answer(transaction.end_session(peer), reply, failed),
+        Command::PutAccount {
+            account,
+            expect,
+            reply,
+        } => answer(transaction.put_account(&account, expect), reply, failed),
+        Command::RemoveAccount { user, reply } => {
+            answer(transaction.remove_account(&user), reply, failed)
         }
         Command::Check => Box::new(drop),
     }

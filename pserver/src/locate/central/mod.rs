@@ -3,7 +3,9 @@
 //! A locator that failed a moment ago is asked last, so that a dead one does not cost every
 //! lookup its timeout. What a locator receives says what is looked up and nothing of who asked.
 
+pub mod account;
 mod convert;
+mod fingerprint;
 mod lookups;
 pub mod presence;
 mod refused;

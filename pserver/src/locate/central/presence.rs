@@ -15,9 +15,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     sync::{broadcast, mpsc, watch},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
@@ -29,6 +30,7 @@ use vecino_rest::{Digest, Name, PeerKey, PeerUrl};
 
 use super::{
     ANSWER_WITHIN,
+    account::{Barred, Door, Wanted, within},
     refused::{is_first_system, mend, reason},
 };
 use crate::content::{
@@ -50,6 +52,8 @@ const GATHER: Duration = Duration::from_millis(10);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// Reasons of one locator that are remembered as said.
 const MAX_SAID: usize = 16;
+/// Waits between tries to get in where a login is needed double from the first to the last of these.
+const LOGIN_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// A locator that takes no registrations is tried again after so long.
 const FOREIGN_AGAIN: Duration = Duration::from_secs(60);
 
@@ -154,6 +158,10 @@ pub struct Announcer {
     pub store: Arc<Store>,
     /// Where what comes of it is told.
     pub presence: Arc<Presence>,
+    /// The way in.
+    pub door: Arc<Door>,
+    /// As whom to log in, where that is asked for.
+    pub wanted: watch::Receiver<Wanted>,
     /// Becomes true when the peer stops.
     pub stopping: watch::Receiver<bool>,
 }
@@ -164,8 +172,25 @@ enum End {
     Stopping,
     /// Begin the next one at once.
     Again,
+    /// The locator lets nobody in without a login, or not with this one.
+    Barred(String),
     /// The locator failed; try again later.
     Failed(Status),
+}
+
+impl From<Barred> for End {
+    fn from(barred: Barred) -> Self {
+        match barred {
+            Barred::Needed => Self::Barred(
+                "it asks for a login: set PEER_USER and PEER_PASSWORD_FILE, or say `client login`"
+                    .to_owned(),
+            ),
+            Barred::Refused(user) => Self::Barred(format!(
+                "it refused the login: there is no user {user:?} with this password"
+            )),
+            Barred::Failed(status) => Self::Failed(status),
+        }
+    }
 }
 
 impl From<Status> for End {
@@ -189,15 +214,25 @@ impl Announcer {
         }
         let mut wait = BACKOFF.0;
         let mut said = BTreeSet::new();
+        let mut login_wait = LOGIN_AGAIN.0;
         loop {
             let ended = self.session(&channel, &mut wait).await;
             // It was registered meanwhile: what is wrong now is news.
-            if wait == BACKOFF.0 || said.len() >= MAX_SAID {
+            let was_let_in = wait == BACKOFF.0 && !matches!(ended, End::Barred(_));
+            if was_let_in || said.len() >= MAX_SAID {
                 said.clear();
             }
             let pause = match ended {
                 End::Stopping => return,
-                End::Again => Duration::ZERO,
+                End::Again => {
+                    login_wait = LOGIN_AGAIN.0;
+                    Duration::ZERO
+                }
+                End::Barred(reason) => {
+                    self.complain(&mut said, reason);
+                    let longer = (login_wait * 2).min(LOGIN_AGAIN.1);
+                    std::mem::replace(&mut login_wait, longer)
+                }
                 End::Failed(status) if status.code() == Code::Unimplemented => {
                     let locator = &self.locator;
                     let is_locator = is_first_system(&channel).await;
@@ -217,18 +252,8 @@ impl Announcer {
                     FOREIGN_AGAIN
                 }
                 End::Failed(status) => {
-                    // Once for each reason: it is tried every few seconds.
-                    let reason = reason(&status);
-                    let locator = &self.locator;
-                    let level = match said.insert(reason.clone()) {
-                        true => log::Level::Warn,
-                        false => log::Level::Debug,
-                    };
-                    log::log!(
-                        level,
-                        "not registered at locator {locator}: {reason}; {}; trying on",
-                        mend(&status)
-                    );
+                    let reason = format!("{}; {}", reason(&status), mend(&status));
+                    self.complain(&mut said, reason);
                     let longer = (wait * 2).min(BACKOFF.1);
                     std::mem::replace(&mut wait, longer)
                 }
@@ -237,9 +262,24 @@ impl Announcer {
             let pause = pause.mul_f64(rand::random_range(0.5..1.0)) + Duration::from_millis(20);
             tokio::select! {
                 () = sleep(pause) => {}
+                // An error means that the server is gone, which `stopped` tells as well.
+                Ok(()) = self.wanted.changed() => said.clear(),
                 () = stopped(&mut self.stopping) => return,
             }
         }
+    }
+
+    /// Says why this peer is not registered, once for each reason: it is tried every few seconds.
+    fn complain(&self, said: &mut BTreeSet<String>, reason: String) {
+        let locator = &self.locator;
+        let level = match said.insert(reason.clone()) {
+            true => log::Level::Warn,
+            false => log::Level::Debug,
+        };
+        log::log!(
+            level,
+            "not registered at locator {locator}: {reason}; trying on"
+        );
     }
 
     async fn session(&mut self, channel: &Channel, wait: &mut Duration) -> End {
@@ -253,21 +293,29 @@ impl Announcer {
         // Before the snapshot below, so that nothing falls between.
         let mut partials = self.store.catalogue().follow_partials();
         let (mut changes, followed_from) = self.store.catalogue().follow_numbered();
-        let registered = within(client.register(self.registration()))
-            .await?
-            .into_inner();
+        let wanted = self.wanted.borrow_and_update().clone();
+        let registered = self
+            .door
+            .register(&mut client, self.registration(), wanted)
+            .await?;
         *wait = BACKOFF.0;
         if self.public_url.is_none() {
             self.presence.set_url(&registered.public_url);
         }
         let (announcements, outbound) = mpsc::channel(UNACKNOWLEDGED as usize);
-        let acks = within(client.announce(ReceiverStream::new(outbound)))
-            .await?
-            .into_inner();
+        let acks = within(
+            ANSWER_WITHIN,
+            client.announce(ReceiverStream::new(outbound)),
+        )
+        .await?
+        .into_inner();
         let (keep_alives, outbound) = mpsc::channel(1);
-        let mut alive = within(client.keep_alive(ReceiverStream::new(outbound)))
-            .await?
-            .into_inner();
+        let mut alive = within(
+            ANSWER_WITHIN,
+            client.keep_alive(ReceiverStream::new(outbound)),
+        )
+        .await?
+        .into_inner();
         let mut outbox = Outbox {
             registered: &registered,
             announcements,
@@ -299,12 +347,13 @@ impl Announcer {
         loop {
             tokio::select! {
                 () = stopped(&mut self.stopping) => {
-                    let request = DeregisterRequest {
-                        peer_id: registered.peer_id.clone(),
-                        lease_token: registered.lease_token.clone(),
-                    };
-                    within(client.deregister(request)).await?;
+                    within(ANSWER_WITHIN, client.deregister(deregistration(&registered))).await?;
                     return Ok(End::Stopping);
+                }
+                Ok(()) = self.wanted.changed() => {
+                    // Somebody else, or nobody: what is announced is not of this user any more.
+                    within(ANSWER_WITHIN, client.deregister(deregistration(&registered))).await?;
+                    return Ok(End::Again);
                 }
                 _ = ticks.tick() => {
                     let request = KeepAliveRequest {
@@ -361,7 +410,16 @@ impl Announcer {
             port: self.port.into(),
             site: self.site.clone().unwrap_or_default(),
             free_bytes: self.store.room_for_copies(),
+            // The door has it.
+            session_token: Bytes::new(),
         }
+    }
+}
+
+fn deregistration(registered: &RegisterResponse) -> DeregisterRequest {
+    DeregisterRequest {
+        peer_id: registered.peer_id.clone(),
+        lease_token: registered.lease_token.clone(),
     }
 }
 
@@ -369,12 +427,6 @@ impl Announcer {
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // An error means that the server is gone, which is the same.
     let _ = stopping.wait_for(|&stopping| stopping).await;
-}
-
-async fn within<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    timeout(ANSWER_WITHIN, answer)
-        .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
 }
 
 fn ended() -> End {
@@ -549,38 +601,4 @@ fn to_wire(record: &Record) -> v1::Record {
         modified_ms: record.modified_ms,
         partial: false,
     }
-}
-
-/// Bytes of a fingerprint.
-const FINGERPRINT: usize = 16;
-
-/// Which buckets are not as the locator's `fingerprints` say (all of them when it sent none), and
-/// how many records the others have.
-fn compare(store: &Store, fingerprints: &[u8]) -> (Vec<u8>, u64) {
-    let mut known = 0;
-    let differs = |&bucket: &u8| {
-        let records = store.catalogue().bucket(bucket);
-        let at = usize::from(bucket) * FINGERPRINT;
-        let theirs = fingerprints.get(at..at + FINGERPRINT);
-        let differs = theirs != Some(&fingerprint(&records).to_le_bytes());
-        if !differs {
-            known += records.len() as u64;
-        }
-        differs
-    };
-    let differing = (0..=u8::MAX).filter(differs).collect();
-    (differing, known)
-}
-
-/// See `RegisterResponse.fingerprints` in `directory.proto`.
-fn fingerprint(records: &[Record]) -> u128 {
-    records.iter().fold(0, |sum: u128, record| {
-        let mut hasher = blake3::Hasher::new_derive_key("vecino 2026 record");
-        hasher.update(record.digest.as_bytes());
-        hasher.update(&record.size.to_le_bytes());
-        hasher.update(record.name.as_str().as_bytes());
-        let mut first = [0; FINGERPRINT];
-        hasher.finalize_xof().fill(&mut first);
-        sum.wrapping_add(u128::from_le_bytes(first))
-    })
 }

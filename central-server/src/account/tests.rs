@@ -1,0 +1,206 @@
+//! Logins and what becomes of their tokens, on the store in memory.
+
+use super::*;
+use crate::store::{MemoryStore, PeerRow, PeerState};
+
+struct Bench {
+    store: Arc<MemoryStore>,
+    accounts: Accounts,
+}
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).expect("valid")
+}
+
+fn peer(number: u8) -> PeerId {
+    PeerId::from_bytes([number; 16])
+}
+
+impl Bench {
+    async fn new(policy: Policy, life: Duration) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let hash = password::hash("right").expect("hashes");
+        add(&*store, user("ana"), hash, 0).await.expect("adds");
+        let accounts = Accounts::open(store.clone(), policy, life).await;
+        Self {
+            accounts: accounts.expect("opens"),
+            store,
+        }
+    }
+
+    async fn closed() -> Self {
+        Self::new(Policy::Closed, SESSION_LIFE).await
+    }
+
+    async fn login(&self, name: &str, password: &str, number: u8) -> Result<Token, Error> {
+        let login = Login {
+            user: user(name),
+            password: password.into(),
+            peer: peer(number),
+            address: [10, 0, 0, number].into(),
+        };
+        self.accounts.login(login).await
+    }
+
+    /// Registers as the directory does.
+    async fn register(&self, number: u8, token: &[u8]) -> Result<Token, Error> {
+        let admission = self.accounts.admit(&peer(number), token).await?;
+        let admission = admission.expect("accounts are on");
+        let row = PeerRow {
+            id: peer(number),
+            url: "http://10.0.0.1:80".into(),
+            site: String::new(),
+            token: [number; 32],
+            url_is_observed: true,
+            state: PeerState::Present,
+            session: Some(admission.session),
+        };
+        self.store.register(row).await.expect("registers");
+        Ok(admission.token)
+    }
+
+    async fn is_refused(&self, number: u8, token: &[u8]) -> bool {
+        matches!(self.register(number, token).await, Err(Error::NoSession))
+    }
+}
+
+#[tokio::test]
+async fn each_token_is_good_for_one_registration_of_its_peer() {
+    let bench = Bench::closed().await;
+    let first = bench.login("ana", "right", 1).await.expect("logs in");
+    assert!(bench.is_refused(2, &first).await, "another peer's");
+    assert!(bench.is_refused(1, &[]).await, "none");
+    assert!(bench.is_refused(1, &[7; 16]).await, "wrong");
+    let second = bench.register(1, &first).await.expect("registers");
+    assert!(bench.is_refused(1, &first).await, "replayed");
+    assert!(bench.is_refused(2, &second).await, "another peer's");
+    let third = bench.register(1, &second).await.expect("registers");
+    assert!(bench.is_refused(1, &second).await, "replayed");
+    // A login that was not used yet ends with the next one.
+    let unused = bench.login("ana", "right", 1).await.expect("logs in");
+    bench.login("ana", "right", 1).await.expect("logs in");
+    assert!(bench.is_refused(1, &unused).await, "superseded");
+    bench.register(1, &third).await.expect("the session holds");
+}
+
+#[tokio::test]
+async fn tokens_end_with_their_time() {
+    let bench = Bench::new(Policy::Closed, Duration::ZERO).await;
+    let token = bench.login("ana", "right", 1).await.expect("logs in");
+    assert!(bench.is_refused(1, &token).await, "stale");
+}
+
+#[tokio::test]
+async fn logout_ends_the_session_and_needs_its_token() {
+    let bench = Bench::closed().await;
+    let first = bench.login("ana", "right", 1).await.expect("logs in");
+    let token = bench.register(1, &first).await.expect("registers");
+    for wrong in [&first[..], &[], &[0; 16]] {
+        let refused = bench.accounts.logout(&peer(1), wrong).await;
+        assert!(matches!(refused, Err(Error::NoSession)));
+    }
+    bench.accounts.logout(&peer(1), &token).await.expect("ends");
+}
+
+#[tokio::test]
+async fn an_unknown_user_and_a_wrong_password_are_the_same() {
+    let bench = Bench::closed().await;
+    let wrong = bench.login("ana", "wrong", 1).await.expect_err("refused");
+    let unknown = bench.login("eve", "right", 1).await.expect_err("refused");
+    assert!(matches!(wrong, Error::Refused) && matches!(unknown, Error::Refused));
+    assert_eq!(wrong.to_string(), unknown.to_string());
+    for name in ["ana", "eve"] {
+        let held_back = loop {
+            match bench.login(name, "wrong", 2).await.expect_err("refused") {
+                Error::Refused => {}
+                error => break error,
+            }
+        };
+        assert!(matches!(held_back, Error::TooOften(_)), "{held_back}");
+    }
+}
+
+#[tokio::test]
+async fn open_makes_accounts_and_closed_does_not() {
+    let open = Bench::new(Policy::Open, SESSION_LIFE).await;
+    open.login("eve", "hers", 1).await.expect("makes it");
+    assert!(matches!(
+        open.login("eve", "other", 1).await,
+        Err(Error::Refused)
+    ));
+    open.login("eve", "hers", 2).await.expect("logs in");
+    assert!(matches!(
+        open.login("ana", "hers", 2).await,
+        Err(Error::Refused)
+    ));
+    let closed = Bench::closed().await;
+    assert!(matches!(
+        closed.login("eve", "hers", 1).await,
+        Err(Error::Refused)
+    ));
+    let off = Bench::new(Policy::Off, SESSION_LIFE).await;
+    assert!(matches!(
+        off.login("ana", "right", 1).await,
+        Err(Error::Off)
+    ));
+    assert!(
+        off.accounts
+            .admit(&peer(1), &[])
+            .await
+            .expect("lets in")
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn a_changed_account_ends_its_sessions() {
+    let bench = Bench::closed().await;
+    let pending = bench.login("ana", "right", 1).await.expect("logs in");
+    let used = bench.login("ana", "right", 2).await.expect("logs in");
+    let used = bench.register(2, &used).await.expect("registers");
+    let hash = password::hash("new").expect("hashes");
+    set_password(&*bench.store, user("ana"), hash)
+        .await
+        .expect("is set");
+    assert!(bench.is_refused(1, &pending).await);
+    assert!(bench.is_refused(2, &used).await);
+    assert!(matches!(
+        bench.login("ana", "right", 3).await,
+        Err(Error::Refused)
+    ));
+    let token = bench.login("ana", "new", 3).await.expect("logs in");
+    remove(&*bench.store, user("ana"))
+        .await
+        .expect("is removed");
+    assert!(bench.is_refused(3, &token).await);
+    let unknown = set_password(&*bench.store, user("ana"), String::new()).await;
+    assert!(matches!(unknown, Err(ManageError::Unknown(_))));
+}
+
+#[tokio::test]
+async fn who_would_not_be_let_in_gets_no_grace() {
+    let bench = Bench::closed().await;
+    let token = bench.login("ana", "right", 1).await.expect("logs in");
+    bench.register(1, &token).await.expect("registers");
+    let without = PeerRow {
+        id: peer(2),
+        session: None,
+        token: [2; 32],
+        ..bench.store.peers().await.expect("lists")[0].1.clone()
+    };
+    bench.store.register(without).await.expect("registers");
+    let present = async || {
+        let peers = bench.store.peers().await.expect("lists");
+        let present = peers
+            .into_iter()
+            .filter(|(_, row)| row.state == PeerState::Present);
+        present.map(|(_, row)| row.id).collect::<Vec<_>>()
+    };
+    bench.accounts.end_unadmitted().await.expect("ends");
+    assert_eq!(present().await, [peer(1)]);
+    remove(&*bench.store, user("ana"))
+        .await
+        .expect("is removed");
+    bench.accounts.end_unadmitted().await.expect("ends");
+    assert!(present().await.is_empty());
+}

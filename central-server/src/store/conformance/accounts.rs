@@ -1,0 +1,131 @@
+//! What the suite asks of accounts, sessions and the reads that an export needs.
+
+use vecino_rest::UserName;
+
+use super::{Bench, PeerRow, announce, file, row};
+use crate::store::{Account, Expect, PeerNo, Session, StoreError, bucket_of};
+
+fn user(name: &str) -> UserName {
+    UserName::parse(name).expect("valid")
+}
+
+fn account(name: &str, stamp: u64) -> Account {
+    Account {
+        user: user(name),
+        password: format!("$argon2id$of {name}"),
+        stamp,
+        created_ms: 1_700_000_000_000,
+    }
+}
+
+pub(super) async fn an_account_is_made_changed_and_removed(bench: Bench) {
+    let store = &bench.store;
+    let put = async |account: &Account, expect| {
+        let put = store.put_account(account.clone(), expect).await;
+        put.expect("puts")
+    };
+    let (ana, again) = (account("ana", 1), account("ana", 2));
+    assert!(!put(&ana, Expect::Present).await, "nobody to change");
+    assert!(put(&ana, Expect::Absent).await);
+    assert!(!put(&again, Expect::Absent).await, "taken");
+    let stored = async |name| store.account(&user(name)).await.expect("reads");
+    assert_eq!(stored("ana").await, Some(ana));
+    assert!(put(&again, Expect::Present).await);
+    assert_eq!(stored("ana").await, Some(again));
+    assert_eq!(stored("an").await, None);
+    assert!(store.remove_account(&user("ana")).await.expect("removes"));
+    assert!(!store.remove_account(&user("ana")).await.expect("removes"));
+    assert_eq!(stored("ana").await, None);
+}
+
+pub(super) async fn accounts_are_listed_in_pages(bench: Bench) {
+    let names = ["Zoe", "ana", "ana b", "benita", "josé"];
+    for (stamp, name) in (0..).zip(names.iter().rev()) {
+        let put = bench
+            .store
+            .put_account(account(name, stamp), Expect::Absent);
+        assert!(put.await.expect("puts"));
+    }
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = bench
+            .store
+            .accounts(after.as_ref(), 2)
+            .await
+            .expect("lists");
+        assert!(page.len() <= 2);
+        let Some(last) = page.last() else {
+            break;
+        };
+        after = Some(last.user.clone());
+        listed.extend(page.into_iter().map(|account| account.user.to_string()));
+    }
+    assert_eq!(listed, names);
+}
+
+pub(super) async fn a_session_stays_with_its_peer_until_it_is_ended(bench: Bench) {
+    let with_session = PeerRow {
+        session: Some(Session {
+            user: user("ana"),
+            stamp: u64::MAX,
+            token: [9; 32],
+            ends_ms: 1_700_000_000_000,
+        }),
+        ..row(1)
+    };
+    let registered = bench.store.register(with_session.clone()).await;
+    let peer = registered.expect("registers").peer;
+    let known = async |row: &PeerRow| bench.store.peer(&row.id).await.expect("reads");
+    assert_eq!(
+        known(&with_session).await,
+        Some((peer, with_session.clone()))
+    );
+    assert_eq!(known(&row(2)).await, None);
+    let lapsed = bench.store.lapse(vec![(peer, [1; 32])], 5).await;
+    lapsed.expect("lapses");
+    let (_, kept) = known(&with_session).await.expect("is there");
+    assert_eq!(kept.session, with_session.session, "it outlives the lease");
+    bench.store.end_session(peer).await.expect("ends");
+    bench.store.end_session(PeerNo(77)).await.expect("nobody");
+    let (_, ended) = known(&with_session).await.expect("is there");
+    assert_eq!(ended.session, None);
+    assert_eq!(ended.url, with_session.url, "the rest is as it was");
+    bench.store.register(row(1)).await.expect("registers");
+    assert_eq!(known(&row(1)).await, Some((peer, row(1))));
+}
+
+pub(super) async fn the_buckets_of_a_peer_are_all_that_it_holds(bench: Bench) {
+    let files: Vec<_> = (0..40)
+        .map(|n| file(&format!("f{n}"), &format!("{n}")))
+        .collect();
+    let (one, other) = (bench.peer(1).await, bench.peer(2).await);
+    bench
+        .change(one, 1, announce(&files.iter().collect::<Vec<_>>()))
+        .await;
+    bench.change(other, 2, announce(&[&files[0]])).await;
+    let mut held = Vec::new();
+    for bucket in 0..=u8::MAX {
+        let records = bench.store.bucket(one, bucket).await.expect("reads");
+        assert!(
+            records
+                .iter()
+                .all(|record| bucket_of(&record.digest) == bucket)
+        );
+        held.extend(records);
+    }
+    let mut expected = files.clone();
+    for records in [&mut held, &mut expected] {
+        records.sort_by_key(|record| record.name.clone());
+    }
+    assert_eq!(held, expected);
+    let nobody = bench.store.bucket(PeerNo(77), 0).await;
+    assert_eq!(nobody, Ok(Vec::new()));
+}
+
+pub(super) async fn a_closed_store_takes_no_accounts(bench: Bench) {
+    bench.store.close().await;
+    let put = bench.store.put_account(account("ana", 1), Expect::Absent);
+    assert_eq!(put.await, Err(StoreError::Closed));
+    let removed = bench.store.remove_account(&user("ana")).await;
+    assert_eq!(removed, Err(StoreError::Closed));
+}

@@ -1,0 +1,316 @@
+//! Logging in where a locator asks for it.
+//!
+//! Each locator has a [`Door`], which knows the token for this peer's next registration there.
+//! Tokens are good once, so registering, logging in and logging out take turns. The password is
+//! kept in memory while this peer is logged in: a locator may forget a session at any time. It is
+//! sent to nobody who did not ask for a login.
+//!
+//! Invariant: nothing here that a client gets to see names a locator, or repeats what one wrote.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::{sync::watch, time::timeout};
+use tonic::{Code, Status, transport::Channel};
+use vecino_grpc::v1::{
+    LoginRequest, LogoutRequest, RegisterRequest, RegisterResponse,
+    accounts_client::AccountsClient, directory_client::DirectoryClient,
+};
+use vecino_rest::{
+    PeerKey, UserName,
+    body::{Session, SessionState},
+};
+
+use super::ANSWER_WITHIN;
+
+/// How long a login may take: many may wait there, and each password costs its time.
+const LOGIN_WITHIN: Duration = Duration::from_secs(20);
+
+/// As whom this peer logs in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Who.
+    pub user: UserName,
+    /// 1 to 1024 bytes; never shown.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({:?}, redacted)", self.user)
+    }
+}
+
+/// Credentials that may change while the peer runs.
+pub type Wanted = Option<Arc<Credentials>>;
+
+/// Why a login that a client asked for came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// Unknown user or wrong password.
+    #[error("the network knows no such user with this password")]
+    Refused,
+    /// Too many failed, or wait.
+    #[error(
+        "the network takes no more logins of this user or from here now: try again in a minute"
+    )]
+    TooMany,
+    /// Nobody asks for one.
+    #[error("the network asks for no login")]
+    NotAsked,
+    /// No answer.
+    #[error("nobody in the network who could log this peer in answers")]
+    Unreachable,
+}
+
+/// Why a registration came to nothing.
+#[derive(Debug)]
+pub enum Barred {
+    /// The locator asks for a login, and there are no credentials.
+    Needed,
+    /// It knows no such user with this password.
+    Refused(UserName),
+    /// Something else.
+    Failed(Status),
+}
+
+/// How this peer stands with one locator.
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    NotAsked,
+    Needed,
+    Refused(UserName),
+    LoggedIn {
+        user: UserName,
+        /// None while it is being used, and once it was.
+        token: Option<Bytes>,
+    },
+}
+
+/// The way in at one locator.
+#[derive(Debug)]
+pub struct Door {
+    key: PeerKey,
+    accounts: AccountsClient<Channel>,
+    turn: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+impl Door {
+    /// For the peer of `key`, at the locator behind `channel`.
+    pub fn new(key: PeerKey, channel: Channel) -> Self {
+        Self {
+            key,
+            accounts: AccountsClient::new(channel),
+            turn: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_token(&self) -> Option<Bytes> {
+        match &mut *self.state() {
+            State::LoggedIn { token, .. } => token.take(),
+            _ => None,
+        }
+    }
+
+    /// Registers, and logs in first where that is asked for.
+    pub(super) async fn register(
+        &self,
+        directory: &mut DirectoryClient<Channel>,
+        request: RegisterRequest,
+        wanted: Wanted,
+    ) -> Result<RegisterResponse, Barred> {
+        let _turn = self.turn.lock().await;
+        for is_last in [false, true] {
+            let request = RegisterRequest {
+                session_token: self.take_token().unwrap_or_default(),
+                ..request.clone()
+            };
+            match within(ANSWER_WITHIN, directory.register(request)).await {
+                Ok(registered) => {
+                    let registered = registered.into_inner();
+                    self.registered(&registered.session_token);
+                    return Ok(registered);
+                }
+                Err(status) if status.code() == Code::Unauthenticated && !is_last => {}
+                Err(status) => return Err(Barred::Failed(status)),
+            }
+            let Some(credentials) = &wanted else {
+                *self.state() = State::Needed;
+                return Err(Barred::Needed);
+            };
+            match self.login(credentials).await {
+                Ok(token) => self.logged_in(credentials, token),
+                Err(status) if status.code() == Code::Unauthenticated => {
+                    *self.state() = State::Refused(credentials.user.clone());
+                    return Err(Barred::Refused(credentials.user.clone()));
+                }
+                Err(status) => return Err(Barred::Failed(status)),
+            }
+        }
+        Err(Barred::Needed)
+    }
+
+    fn registered(&self, next: &Bytes) {
+        let mut state = self.state();
+        match &mut *state {
+            State::LoggedIn { token, .. } if !next.is_empty() => *token = Some(next.clone()),
+            other => *other = State::NotAsked,
+        }
+    }
+
+    fn logged_in(&self, credentials: &Credentials, token: Bytes) {
+        *self.state() = State::LoggedIn {
+            user: credentials.user.clone(),
+            token: Some(token),
+        };
+    }
+
+    async fn login(&self, credentials: &Credentials) -> Result<Bytes, Status> {
+        let request = LoginRequest {
+            peer_key: self.key.as_bytes().to_vec().into(),
+            user: credentials.user.to_string(),
+            password: credentials.password.clone(),
+        };
+        let mut accounts = self.accounts.clone();
+        let answer = within(LOGIN_WITHIN, accounts.login(request)).await?;
+        Ok(answer.into_inner().session_token)
+    }
+
+    /// As a client wants it: whatever was before stays when it fails.
+    async fn login_now(&self, credentials: &Credentials) -> Result<(), LoginError> {
+        let _turn = self.turn.lock().await;
+        match self.login(credentials).await {
+            Ok(token) => {
+                self.logged_in(credentials, token);
+                Ok(())
+            }
+            Err(status) => Err(match status.code() {
+                Code::Unauthenticated => LoginError::Refused,
+                Code::ResourceExhausted => LoginError::TooMany,
+                Code::FailedPrecondition | Code::Unimplemented => LoginError::NotAsked,
+                _ => LoginError::Unreachable,
+            }),
+        }
+    }
+
+    async fn logout(&self) {
+        let _turn = self.turn.lock().await;
+        let Some(session_token) = self.take_token() else {
+            return;
+        };
+        *self.state() = State::Needed;
+        let request = LogoutRequest {
+            peer_key: self.key.as_bytes().to_vec().into(),
+            session_token,
+        };
+        let mut accounts = self.accounts.clone();
+        if let Err(status) = within(ANSWER_WITHIN, accounts.logout(request)).await {
+            // Its lease is given back, or ends by itself.
+            log::debug!("a session was not ended: {}", status.message());
+        }
+    }
+}
+
+/// The answer, unless it takes longer than `time`.
+pub(super) async fn within<T>(
+    time: Duration,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    timeout(time, answer)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
+}
+
+/// The account of this peer, at all its locators.
+#[derive(Debug)]
+pub struct Account {
+    wanted: watch::Sender<Wanted>,
+    doors: Vec<Arc<Door>>,
+}
+
+impl Account {
+    /// Logs in as `credentials` wherever that is asked for.
+    pub fn new(credentials: Option<Credentials>, doors: Vec<Arc<Door>>) -> Self {
+        Self {
+            wanted: watch::Sender::new(credentials.map(Arc::new)),
+            doors,
+        }
+    }
+
+    /// The credentials, as they change.
+    pub fn wanted(&self) -> watch::Receiver<Wanted> {
+        self.wanted.subscribe()
+    }
+
+    /// Logs in at every locator that asks for it; good when it is at one of them.
+    pub async fn login(&self, credentials: Credentials) -> Result<Session, LoginError> {
+        let tries = self.doors.iter().map(|door| door.login_now(&credentials));
+        let outcomes = join_all(tries).await;
+        if outcomes.iter().any(Result::is_ok) {
+            log::info!("logged in as {:?}", credentials.user);
+            self.wanted.send_replace(Some(Arc::new(credentials)));
+            return Ok(self.session());
+        }
+        let first = [
+            LoginError::Refused,
+            LoginError::TooMany,
+            LoginError::Unreachable,
+        ];
+        let came = |error: &LoginError| outcomes.contains(&Err(*error));
+        Err(first.into_iter().find(came).unwrap_or(LoginError::NotAsked))
+    }
+
+    /// Logs out everywhere, until a client logs in.
+    pub async fn logout(&self) -> Session {
+        join_all(self.doors.iter().map(|door| door.logout())).await;
+        self.wanted.send_replace(None);
+        self.session()
+    }
+
+    /// How this peer stands with the network.
+    pub fn session(&self) -> Session {
+        let of_door = |door: &Arc<Door>| match &*door.state() {
+            State::NotAsked => (SessionState::NotAsked, None),
+            State::Needed => (SessionState::Needed, None),
+            State::Refused(user) => (SessionState::Refused, Some(user.clone())),
+            State::LoggedIn { user, .. } => (SessionState::LoggedIn, Some(user.clone())),
+        };
+        let all: Vec<_> = self.doors.iter().map(of_door).collect();
+        let first = [
+            SessionState::LoggedIn,
+            SessionState::Refused,
+            SessionState::Needed,
+        ];
+        let best = first
+            .into_iter()
+            .find_map(|wanted| all.iter().find(|(state, _)| *state == wanted));
+        let (state, user) = best.cloned().unwrap_or_default();
+        Session { state, user }
+    }
+
+    /// Why others do not find this peer, where that is a matter of the login.
+    pub fn offline_reason(&self) -> Option<String> {
+        let Session { state, user } = self.session();
+        match (state, user) {
+            (SessionState::Needed, _) => {
+                Some("the network asks for a login: `client login USER`".to_owned())
+            }
+            (SessionState::Refused, Some(user)) => {
+                Some(format!("the network refused the login of user {user:?}"))
+            }
+            _ => None,
+        }
+    }
+}

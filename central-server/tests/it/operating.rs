@@ -28,7 +28,9 @@ async fn sharing(locator: &Locator, number: u8, files: usize) -> Peer {
     let records: Vec<_> = (0..files)
         .map(|n| record(&format!("peer {number}/{n}"), &format!("{number} {n}")))
         .collect();
-    peer.announce(&records).await;
+    for batch in records.chunks(4_000) {
+        peer.announce(batch).await;
+    }
     peer
 }
 

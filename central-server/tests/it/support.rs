@@ -107,6 +107,7 @@ pub(crate) fn registration(number: u8) -> v1::RegisterRequest {
         port: 5000 + u32::from(number),
         site: String::new(),
         free_bytes: 1 << 30,
+        ..Default::default()
     }
 }
 

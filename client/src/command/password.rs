@@ -3,12 +3,15 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, IsTerminal, Read},
+    io::{self, BufRead, BufReader, IsTerminal},
     path::Path,
+    sync::Arc,
 };
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-use tokio::io::{Interest, unix::AsyncFd};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr},
+};
 use vecino_rest::{
     UserName,
     user::{MAX_PASSWORD_BYTES, first_line},
@@ -18,6 +21,12 @@ use crate::{failure::Failure, output::clean};
 
 /// Bytes of a line that are read: one more than a password may have, and the end of the line.
 const MAX_LINE: usize = MAX_PASSWORD_BYTES + 3;
+
+/// How often it looks whether a line of the terminal is still wanted.
+const LOOK_EVERY: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
 
 /// The first line of `path`.
 pub(super) fn in_file(path: &Path) -> Result<String, Failure> {
@@ -91,24 +100,29 @@ impl Drop for Hidden {
     }
 }
 
-/// A line of the terminal. Whoever stops waiting for it leaves the terminal as it was.
+/// A line of the terminal. Whoever stops waiting for it leaves the terminal as it was, and to
+/// others.
 async fn typed(prompt: &str, echo: Echo) -> io::Result<String> {
     eprint!("{prompt}");
     let _hidden = (echo == Echo::IsOff).then(Hidden::begin).transpose()?;
-    let stdin = AsyncFd::with_interest(io::stdin(), Interest::READABLE)?;
-    let mut line = Vec::new();
-    while !line.contains(&b'\n') && line.len() < MAX_LINE {
-        // The terminal hands out whole lines, so that reading does not block then.
-        let mut ready = stdin.readable().await?;
-        let mut buffer = [0; MAX_LINE];
-        let read = rustix::io::read(stdin.get_ref(), &mut buffer)?;
-        ready.clear_ready();
-        if read == 0 {
-            break;
+    let waiting = Arc::new(());
+    let is_waited_for = Arc::downgrade(&waiting);
+    let read = tokio::task::spawn_blocking(move || {
+        let stdin = io::stdin();
+        while is_waited_for.strong_count() > 0 {
+            let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
+            // The terminal hands out whole lines, so that reading does not block then.
+            if poll(&mut ready, Some(&LOOK_EVERY))? > 0 && is_waited_for.strong_count() > 0 {
+                let mut buffer = [0; MAX_LINE];
+                let read = rustix::io::read(&stdin, &mut buffer)?;
+                return text_of(buffer[..read].to_vec());
+            }
         }
-        line.extend_from_slice(&buffer[..read]);
-    }
-    text_of(line)
+        Ok(String::new())
+    });
+    let line = read.await;
+    drop(waiting);
+    line.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `login` and `logout`: the own peer's account in the network.
 
 use vecino_rest::{
-    body::{LoginRequest, Session, SessionState},
+    body::{self, LoginRequest, SessionState},
     user::check_password,
 };
 
@@ -10,13 +10,13 @@ use crate::{
     command::password,
     failure::Failure,
     output::{Output, clean},
-    session,
+    session::Session,
 };
 
 /// Runs `login`.
 pub(crate) async fn login(
     args: &LoginArgs,
-    session: &session::Session,
+    session: &Session,
     out: &Output,
 ) -> Result<(), Failure> {
     let user = match &args.user {
@@ -38,10 +38,10 @@ pub(crate) async fn login(
 }
 
 /// Runs `logout`.
-pub(crate) async fn logout(session: &session::Session, out: &Output) -> Result<(), Failure> {
-    let Session { state, user } = session.api.logout().await?;
+pub(crate) async fn logout(session: &Session, out: &Output) -> Result<(), Failure> {
+    let body::Session { state, user } = session.api.logout().await?;
     if out.json() {
-        return out.value(&Session { state, user });
+        return out.value(&body::Session { state, user });
     }
     out.note(match state {
         SessionState::NotAsked => "the network asks for no login: your peer stays in it",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::HumanDuration;
-use vecino_rest::body::{LinkState, Session as Login, SessionState, Status};
+use vecino_rest::body::{self, LinkState, SessionState, Status};
 
 use crate::{
     command::peers,
@@ -28,7 +28,7 @@ pub(crate) async fn run(session: &Session, out: &Output) -> Result<(), Failure> 
 }
 
 /// How the own peer stands with a network that may ask for a login.
-fn login(session: &Login) -> String {
+fn login(session: &body::Session) -> String {
     let user = session.user.as_ref().map(|user| format!("{user:?}"));
     match (session.state, user) {
         (SessionState::LoggedIn, Some(user)) => format!("as {user}"),

@@ -4,7 +4,7 @@ use vecino_rest::{
     Digest, Kind, Name, PeerId,
     body::{
         FileCounts, FileEntry, LinkKind, LinkState, Located, Origin, Page, Peer as Link, Provider,
-        Status, Transfers, Variant,
+        Session, Status, Transfers, Variant,
     },
 };
 

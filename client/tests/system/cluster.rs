@@ -114,6 +114,12 @@ impl Setup {
         self.variable("URL_Request", addr)
     }
 
+    /// Logs in as `user`, with the password in `file`, where that is asked for.
+    pub(crate) fn account(self, user: &str, file: &Path) -> Self {
+        self.variable("PEER_USER", user)
+            .variable("PEER_PASSWORD_FILE", file.display())
+    }
+
     pub(crate) fn neighbour(self, addr: SocketAddr) -> Self {
         self.variable("URL_PEERSU", addr)
     }

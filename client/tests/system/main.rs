@@ -23,6 +23,7 @@ mod flood;
 mod folder;
 mod hidden_asker;
 mod hidden_locator;
+mod login;
 mod own_peer_only;
 mod ring;
 mod warm;

@@ -181,6 +181,7 @@ async fn announce(locator: &Process, names: &[String]) -> anyhow::Result<()> {
             port: 9,
             site: String::new(),
             free_bytes: 0,
+            ..Default::default()
         })
         .await?
         .into_inner();

@@ -43,6 +43,8 @@ fn changing_routes() -> Vec<Request> {
         Request::new("DELETE", "/v1/files/deleted.txt"),
         Request::json(route::DOWNLOADS, r#"{"name":"nobody-has-it"}"#),
         Request::new("DELETE", "/v1/downloads/1"),
+        Request::json(route::SESSION, r#"{"user":"ana","password":"x"}"#),
+        Request::new("DELETE", route::SESSION),
     ]
 }
 

@@ -32,6 +32,7 @@ mod restart;
 mod resumed;
 mod room;
 mod semantics;
+mod sessions;
 mod sizes;
 mod start;
 mod support;

@@ -61,7 +61,7 @@ const PATHS: [&str; 42] = [
 ];
 
 /// Method, path, body.
-const CHANGES: [(&str, &str, &str); 35] = [
+const CHANGES: [(&str, &str, &str); 39] = [
     (
         "POST",
         route::NEIGHBOUR_REACH,
@@ -107,6 +107,14 @@ const CHANGES: [(&str, &str, &str); 35] = [
     ("POST", route::PEERS, r#"{"url":"127.0.0.1:1"}"#),
     ("POST", route::PEERS, r#"{"url":"https://127.0.0.1:1"}"#),
     ("POST", route::PEERS, "{}"),
+    (
+        "POST",
+        route::SESSION,
+        r#"{"user":"ana","password":"wrong"}"#,
+    ),
+    ("POST", route::SESSION, r#"{"user":"","password":"x"}"#),
+    ("POST", route::SESSION, "{}"),
+    ("DELETE", route::SESSION, ""),
     ("DELETE", "/v1/peers/nobody", ""),
     ("DELETE", "/v1/peers", ""),
 ];
@@ -178,6 +186,9 @@ pub(super) const VERBS: &[&[&str]] = &[
     &["list", "--network"],
     &["connect", "127.0.0.1:1"],
     &["disconnect", "nobody"],
+    &["login", "ana", "--password-file", "file"],
+    &["login", "ana"],
+    &["logout"],
     &["upload", "file"],
     &["upload", "no such file"],
     &["download"],
@@ -189,4 +200,4 @@ pub(super) const VERBS: &[&[&str]] = &[
 
 /// What is typed into the client's loop.
 pub(super) const LOOP: &str = "status\ndoctor\npeers\noverlay\nrepair\nfetch\nlocate both\nlocate nobody\nsearch remote\n\
-    1\nnobody\ndownload both\nnonsense\nhelp\nlist\n0\n";
+    1\nnobody\ndownload both\nnonsense\nhelp\nlogin ana\nwrong\nlogout\nlist\n0\n";

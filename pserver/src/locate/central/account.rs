@@ -117,6 +117,15 @@ impl Door {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the locator let this peer in without a login.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(*self.state(), State::NotAsked)
+    }
+
+    fn is_logged_in(&self) -> bool {
+        matches!(*self.state(), State::LoggedIn { .. })
+    }
+
     fn take_token(&self) -> Option<Bytes> {
         match &mut *self.state() {
             State::LoggedIn { token, .. } => token.take(),
@@ -129,9 +138,14 @@ impl Door {
         &self,
         directory: &mut DirectoryClient<Channel>,
         request: RegisterRequest,
-        wanted: Wanted,
+        wanted: &mut watch::Receiver<Wanted>,
     ) -> Result<RegisterResponse, Barred> {
         let _turn = self.turn.lock().await;
+        // Now, and not while it waited: somebody may have logged out.
+        let wanted = wanted.borrow_and_update().clone();
+        if wanted.is_none() && self.is_logged_in() {
+            return Err(Barred::Needed);
+        }
         for is_last in [false, true] {
             let request = RegisterRequest {
                 session_token: self.take_token().unwrap_or_default(),
@@ -275,7 +289,8 @@ impl Account {
     /// Logs out everywhere, until a client logs in.
     pub async fn logout(&self) -> Session {
         join_all(self.doors.iter().map(|door| door.logout())).await;
-        self.wanted.send_replace(None);
+        self.wanted
+            .send_if_modified(|wanted| wanted.take().is_some());
         self.session()
     }
 

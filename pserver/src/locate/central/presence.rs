@@ -293,11 +293,9 @@ impl Announcer {
         // Before the snapshot below, so that nothing falls between.
         let mut partials = self.store.catalogue().follow_partials();
         let (mut changes, followed_from) = self.store.catalogue().follow_numbered();
-        let wanted = self.wanted.borrow_and_update().clone();
-        let registered = self
-            .door
-            .register(&mut client, self.registration(), wanted)
-            .await?;
+        let request = self.registration();
+        let registered = self.door.register(&mut client, request, &mut self.wanted);
+        let registered = registered.await?;
         *wait = BACKOFF.0;
         if self.public_url.is_none() {
             self.presence.set_url(&registered.public_url);
@@ -351,6 +349,9 @@ impl Announcer {
                     return Ok(End::Stopping);
                 }
                 Ok(()) = self.wanted.changed() => {
+                    if self.door.is_open() {
+                        continue;
+                    }
                     // Somebody else, or nobody: what is announced is not of this user any more.
                     within(ANSWER_WITHIN, client.deregister(deregistration(&registered))).await?;
                     return Ok(End::Again);

@@ -148,6 +148,20 @@ pub enum StoreUrl {
     Redb(PathBuf),
 }
 
+impl StoreUrl {
+    /// Where commands reach a locator on this store unless somebody says otherwise: beside its
+    /// file, where there is one, and where the path of a socket may be so long.
+    pub fn socket(&self) -> Option<PathBuf> {
+        let Self::Redb(file) = self else {
+            return None;
+        };
+        let mut path = file.clone().into_os_string();
+        path.push(".sock");
+        let path = PathBuf::from(path);
+        is_socket_path(&path).then_some(path)
+    }
+}
+
 impl FromStr for StoreUrl {
     type Err = ();
 
@@ -275,7 +289,7 @@ impl Config {
                     .filter(|seconds| (1..=MAX_LEASE_SECONDS).contains(seconds))
             },
         )?;
-        let store = parse(&store, raw.store_url, "redb:PATH or memory:", |text| {
+        let store: StoreUrl = parse(&store, raw.store_url, "redb:PATH or memory:", |text| {
             text.parse().ok()
         })?;
         Ok(Self {
@@ -285,7 +299,7 @@ impl Config {
                 format!("a path of at most {MAX_SOCKET_PATH} bytes, derived or off"),
                 |text| match text {
                     "off" => Some(None),
-                    "derived" => Some(derived_socket(&store)),
+                    "derived" => Some(store.socket()),
                     path => is_socket_path(Path::new(path)).then(|| Some(path.into())),
                 },
             )?,
@@ -387,17 +401,6 @@ const MAX_SOCKET_PATH: usize = 103;
 
 fn is_socket_path(path: &Path) -> bool {
     path.as_os_str().len() <= MAX_SOCKET_PATH
-}
-
-/// Beside the file of the store, where there is one, and where a socket's path may be so long.
-fn derived_socket(store: &StoreUrl) -> Option<PathBuf> {
-    let StoreUrl::Redb(file) = store else {
-        return None;
-    };
-    let mut path = file.clone().into_os_string();
-    path.push(".sock");
-    let path = PathBuf::from(path);
-    is_socket_path(&path).then_some(path)
 }
 
 fn dot_env() -> Result<Vec<(String, String)>, ConfigError> {

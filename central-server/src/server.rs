@@ -211,7 +211,16 @@ impl Server {
                 metrics: metrics.clone(),
                 started: Instant::now(),
             };
-            background.spawn(control::serve(path, control)?);
+            match control::serve(path, control) {
+                Ok(serving) => {
+                    background.spawn(serving);
+                }
+                // Nobody asked for it, and not every file system has sockets.
+                Err(error) if config.store.socket().as_ref() == Some(path) => {
+                    log::warn!("commands cannot reach this locator: {error}");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         if let Some(listener) = metrics_listener {
             background.spawn(http::serve(

@@ -283,6 +283,13 @@ impl Accounts {
         Ok(Some(Admission { session, token }))
     }
 
+    /// Whether the account of a peer that just registered is still as it was when it was let in: it
+    /// may have been changed in between.
+    pub async fn confirm(&self, session: &Session) -> Result<(), Error> {
+        let is_good = self.is_good(session).await?;
+        is_good.then_some(()).ok_or(Error::NoSession)
+    }
+
     /// Ends the session that `shown` is of. The lease is the directory's.
     pub async fn logout(&self, peer: &PeerId, shown: &[u8]) -> Result<(), Error> {
         if self.policy == Policy::Off {

@@ -78,6 +78,9 @@ impl<S: FnMut(Bytes) -> F, F: Future<Output = bool>> Out<S> {
     }
 
     async fn flush(&mut self) -> Result<(), ArchiveError> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
         let chunk = Bytes::from(std::mem::take(&mut self.chunk));
         let taken = (self.send)(chunk).await;
         taken.then_some(()).ok_or(ArchiveError::Gone)

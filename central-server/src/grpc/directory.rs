@@ -149,7 +149,16 @@ impl Service for DirectoryService {
                 Some(Admission { session, token }) => (Some(session), token.to_vec()),
                 None => (None, Vec::new()),
             };
-            let welcome = self.directory.register(registration, session).await?;
+            let welcome = self
+                .directory
+                .register(registration, session.clone())
+                .await?;
+            if let Some(session) = session
+                && let Err(error) = self.accounts.confirm(&session).await
+            {
+                self.directory.expel(&peer).await?;
+                return Err(error.into());
+            }
             Ok::<_, Status>((welcome, next))
         };
         let welcome = welcome.await;

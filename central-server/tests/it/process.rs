@@ -30,7 +30,7 @@ fn command(directory: &Path) -> Command {
 }
 
 /// A locator of its own process; killed when it is dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     addr: SocketAddr,
     /// What it logged since it listens.
@@ -38,7 +38,7 @@ struct Process {
 }
 
 impl Process {
-    fn start(directory: &Path) -> Self {
+    pub(crate) fn start(directory: &Path) -> Self {
         let mut command = command(directory);
         command.env("METRICS_ADDR", "off");
         Self::spawn(&mut command)
@@ -69,6 +69,16 @@ impl Process {
             addr: addr.expect("it says where it listens"),
             log,
         }
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its id in the system.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Where it says that it serves machines.

@@ -38,10 +38,18 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(directory: &Path) -> Self {
+    fn start(directory: &Path) -> Self {
         let mut command = command(directory);
         command.env("METRICS_ADDR", "off");
         Self::spawn(&mut command)
+    }
+
+    /// Its peers need no keep-alive for so many seconds.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn with_lease(directory: &Path, seconds: u32) -> Self {
+        let mut command = command(directory);
+        command.env("METRICS_ADDR", "off");
+        Self::spawn(command.env("LEASE_SECONDS", seconds.to_string()))
     }
 
     fn spawn(command: &mut Command) -> Self {

@@ -186,6 +186,14 @@ impl Peer {
         &mut self,
         batch: v1::AnnounceRequest,
     ) -> Result<v1::AnnounceResponse, Status> {
+        self.send_within(batch, DEADLINE).await
+    }
+
+    pub(crate) async fn send_within(
+        &mut self,
+        batch: v1::AnnounceRequest,
+        within: Duration,
+    ) -> Result<v1::AnnounceResponse, Status> {
         if self.announcing.is_none() {
             let (sender, receiver) = mpsc::channel(8);
             let answers = self
@@ -197,7 +205,8 @@ impl Peer {
         }
         let (sender, answers) = self.announcing.as_mut().expect("opened above");
         sender.send(batch).await.expect("the stream is open");
-        let answer = soon(answers.message()).await;
+        let answer = tokio::time::timeout(within, answers.message()).await;
+        let answer = answer.expect("in time");
         if answer.is_err() {
             self.announcing = None;
         }

@@ -209,7 +209,8 @@ mod tests {
         };
         assert_eq!(replacements("down"), ["download "]);
         assert_eq!(replacements("download a --if-exists ren"), ["rename "]);
-        assert_eq!(replacements("lo"), ["locate "]);
+        assert_eq!(replacements("loc"), ["locate "]);
+        assert_eq!(replacements("log"), ["login", "logout"]);
         assert_eq!(replacements("co"), ["connect", "completions"]);
         assert_eq!(replacements("nonsense"), [""; 0]);
     }

@@ -68,14 +68,17 @@ pub enum LoginError {
     Unreachable,
 }
 
-/// Why a registration came to nothing.
-#[derive(Debug)]
+/// Why a registration came to nothing, for the operator's log.
+#[derive(Debug, thiserror::Error)]
 pub enum Barred {
     /// The locator asks for a login, and there are no credentials.
+    #[error("it asks for a login: set PEER_USER and PEER_PASSWORD_FILE, or say `client login`")]
     Needed,
     /// It knows no such user with this password.
+    #[error("it refused the login: there is no user {0:?} with this password")]
     Refused(UserName),
     /// Something else.
+    #[error("{0}")]
     Failed(Status),
 }
 

@@ -181,14 +181,8 @@ enum End {
 impl From<Barred> for End {
     fn from(barred: Barred) -> Self {
         match barred {
-            Barred::Needed => Self::Barred(
-                "it asks for a login: set PEER_USER and PEER_PASSWORD_FILE, or say `client login`"
-                    .to_owned(),
-            ),
-            Barred::Refused(user) => Self::Barred(format!(
-                "it refused the login: there is no user {user:?} with this password"
-            )),
             Barred::Failed(status) => Self::Failed(status),
+            barred => Self::Barred(barred.to_string()),
         }
     }
 }

@@ -243,6 +243,7 @@ impl Metrics {
         for outcome in [Outcome::ok, Outcome::error] {
             for family in [
                 &self.registrations,
+                &self.logins,
                 &self.deregistrations,
                 &self.keepalives,
                 &self.announce_batches,

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use vecino_rest::{
     Kind, PeerId,
-    body::{FileCounts, Status, Transfers},
+    body::{FileCounts, Session, Status, Transfers},
     doctor::{Check, Diagnosis},
     route,
 };
@@ -21,6 +21,7 @@ fn status(version: &str) -> Status {
         online: true,
         offline_reason: None,
         reach: None,
+        session: Session::default(),
         strategies: vec!["central".to_owned()],
         neighbours: Vec::new(),
         files: FileCounts::default(),

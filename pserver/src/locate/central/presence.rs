@@ -31,6 +31,7 @@ use vecino_rest::{Digest, Name, PeerKey, PeerUrl};
 use super::{
     ANSWER_WITHIN,
     account::{Barred, Door, Wanted, within},
+    fingerprint::compare,
     refused::{is_first_system, mend, reason},
 };
 use crate::content::{

@@ -119,7 +119,7 @@ def heal(result, fleet, load, ended):
             result.heals = calm - ended
             return
         time.sleep(0.1)
-    result.failures.append(f"not healed within {result.scenario.heals} s: {last or 'clients still see errors'}")
+    result.failures.append(f"not healed within {result.scenario.heals} s: {last or 'right, but not for long enough'}")
 
 
 def measure(result, told, during, seconds):

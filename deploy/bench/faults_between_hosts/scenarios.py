@@ -55,7 +55,7 @@ SCENARIOS = (
     Scenario("full disk", "not a byte is left where a peer writes", "full disk", "peer2", 8, ("peer2",),
              alerts=("VecinoDiskFull",)),
     Scenario("locator's full disk", "not a byte is left where it writes, and 3,000 new files are to be announced",
-             "full locator", "locator", 10, heals=15, options={"files": 3000}, alerts=("VecinoStoreFailing",)),
+             "full locator", "locator", 10, heals=25, options={"files": 3000}, alerts=("VecinoStoreFailing",)),
     Scenario("no files", "a peer may open no further file", "no files", "peer2", 6, ("peer2",)),
     Scenario("clock jumps", "locator and peer: a day ahead, a day behind, right again", "clock", "locator", 6,
              options={"also": "peer4", "each": 3}),

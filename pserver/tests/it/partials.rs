@@ -145,9 +145,10 @@ async fn a_whole_file_takes_the_place_of_its_part() {
     };
     is_found("its part", true).await;
     let name = Name::parse("a.bin").unwrap();
-    let begun = announcing
-        .store
-        .begin_replica(name, content.digest, content.len());
+    let begun =
+        announcing
+            .store
+            .begin_replica(name, content.digest, content.len(), [127, 0, 0, 1].into());
     let mut replica = begun.await.unwrap();
     for block in content.bytes.chunks(300_001) {
         replica.write(block).unwrap();

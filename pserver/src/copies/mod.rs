@@ -111,7 +111,7 @@ pub fn time_for(size: u64, count: usize, limit: Option<u64>) -> Duration {
     let limited = limit.map_or(0, |rate| {
         size.saturating_mul(2 * count as u64) / rate.max(1)
     });
-    WITHIN + Duration::from_secs(limited.max(size / BYTES_A_SECOND))
+    WITHIN.saturating_add(Duration::from_secs(limited.max(size / BYTES_A_SECOND)))
 }
 
 /// Whom to push to: not this peer, those of other sites first, else in the locator's order.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde::Deserialize;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 use vecino_rest::{
     Kind,
     body::{Download, DownloadRequest, Page},
@@ -89,8 +92,14 @@ pub async fn begin(
         )
     })?;
     let (fetcher, body) = (worker.fetcher.clone(), task.record.clone());
-    actix_web::rt::spawn(async move { run(&fetcher, task, 1).await });
-    records.save_now().await;
+    let (saved, is_saved) = oneshot::channel();
+    // Whether or not the client waits for the answer.
+    actix_web::rt::spawn(async move {
+        fetcher.downloads.records.save_now().await;
+        let _ = saved.send(());
+        run(&fetcher, task, 1).await;
+    });
+    let _ = is_saved.await;
     Ok(HttpResponse::Accepted()
         .insert_header((header::LOCATION, route::download(&body.id)))
         .json(body))

@@ -161,7 +161,10 @@ async fn what_nobody_used_for_longest_goes_first() {
     is_quiet(&own).await;
     own.downloads("d", &contents[3]).await;
     eventually("room", async || names(&own) == ["a", "c", "d"]).await;
-    assert_eq!(own.metric("vecino_cache_evictions_total").await, 1);
+    eventually("counted", async || {
+        own.metric("vecino_cache_evictions_total").await == 1
+    })
+    .await;
     assert_eq!(own.metric("vecino_cache_bytes").await, 3 << 20);
     // It is not found here any more, and fetched again by who wants it.
     let files = own.files().await;

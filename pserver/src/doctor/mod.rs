@@ -101,7 +101,12 @@ impl Doctor {
         checks.extend(check_neighbours(&neighbours));
         // Without anybody to ask the rest says the same again.
         if !neighbours.is_empty() {
-            checks.extend([lookups, reach(self.checkup.reach()), speed]);
+            // What one said before that does not answer now is no news.
+            let anybody = neighbours
+                .iter()
+                .any(|one| !matches!(one.found, Found::Nobody(_)));
+            let reached = self.checkup.reach().filter(|_| anybody);
+            checks.extend([lookups, reach(reached), speed]);
         }
         let diagnosis = Diagnosis { checks };
         *last = Some((Instant::now(), diagnosis.clone()));

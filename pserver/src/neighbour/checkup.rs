@@ -72,9 +72,11 @@ impl Checkup {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether others can connect to this peer, as far as is known.
+    /// Whether others can connect to this peer where it is known to be now.
     pub fn reach(&self) -> Option<Reachability> {
-        self.state().reach.clone()
+        let url = self.presence.url()?.to_string();
+        let reach = self.state().reach.clone();
+        reach.filter(|reach| reach.url == url)
     }
 
     /// Asks the neighbours from time to time, over `outbound`. Of several callers one does it, and

@@ -11,6 +11,7 @@ use vecino_rest::{
     event,
 };
 
+use super::outbound::NO_PEER;
 use crate::events::Events;
 
 /// A neighbour that failed is tried last for so long.
@@ -94,6 +95,11 @@ impl Link {
         self.state()
             .first_system_until
             .is_some_and(|until| now < until)
+    }
+
+    /// Whether what answered last was no peer.
+    pub fn is_no_peer(&self) -> bool {
+        matches!(&self.state().last, Some((_, Err(why))) if why == NO_PEER)
     }
 
     /// How long ago it was tried.

@@ -39,6 +39,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 const _: () = assert!(LOCATE_WITHIN.as_millis() < ANSWER_WITHIN.as_millis());
 /// Largest answer, in bytes.
 const MAX_ANSWER: usize = 8 << 20;
+/// Providers of one content that are taken from an answer: what a neighbour tells at most.
+const MAX_PROVIDERS: usize = 64;
 /// Peers that are asked for to take copies: as many as there can be, so that some may fail.
 const PLACES: u32 = 16;
 /// A link not tried for so long is tried before it is shown.
@@ -127,6 +129,8 @@ impl Outbound {
             .send();
         match sent.await {
             // Any answer will do: the first system has no such route.
+            // But whatever was found out not to be a peer stays that until it answers as one.
+            Ok(_) if link.is_no_peer() => link.failed(Instant::now(), NO_PEER.to_owned()),
             Ok(_) => link.answered(Instant::now(), asked.elapsed()),
             Err(error) => link.failed(Instant::now(), why(&error)),
         }
@@ -385,6 +389,7 @@ fn understood(mut variants: Vec<Variant>) -> Vec<Variant> {
         variant
             .providers
             .retain(|provider| provider_url::parse(&provider.url).is_ok());
+        variant.providers.truncate(MAX_PROVIDERS);
     }
     variants
 }

@@ -12,8 +12,8 @@ use vecino_rest::{
     body::{LocateQuery, Variant},
 };
 
-/// Contents remembered.
-const MAX_CONTENTS: u64 = 20_000;
+/// Providers remembered, of all contents together; a content counts as one more.
+const MAX_PROVIDERS: u64 = 50_000;
 /// For how long.
 const KNOWN_FOR: Duration = Duration::from_secs(30);
 
@@ -24,7 +24,10 @@ pub struct Searched(Cache<(Name, Digest), Variant>);
 impl Default for Searched {
     fn default() -> Self {
         let cache = Cache::builder()
-            .max_capacity(MAX_CONTENTS)
+            .max_capacity(MAX_PROVIDERS)
+            .weigher(|_: &(Name, Digest), variant: &Variant| {
+                u32::try_from(1 + variant.providers.len()).unwrap_or(u32::MAX)
+            })
             .time_to_live(KNOWN_FOR)
             .build();
         Self(cache)

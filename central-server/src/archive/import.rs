@@ -110,7 +110,10 @@ fn check(file: &mut impl BufRead) -> Result<Counts, ArchiveError> {
                         found: counts.to_string(),
                     });
                 }
-                return Ok(counts);
+                return match lines.next()? {
+                    None => Ok(counts),
+                    Some(_) => Err(lines.fault("a line after the last one")),
+                };
             }
             None => return Err(ArchiveError::Truncated),
         }

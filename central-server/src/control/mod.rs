@@ -59,7 +59,7 @@ pub(crate) fn serve(
         reason,
     })?;
     let socket = Socket(path.to_owned());
-    let service = ControlServer::new(ControlService(control))
+    let service = ControlServer::new(ControlService(Arc::new(control)))
         .max_decoding_message_size(grpc::MAX_REQUEST_BYTES);
     Ok(async move {
         let _socket = socket;

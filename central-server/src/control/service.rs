@@ -11,7 +11,7 @@ use vecino_rest::{UserName, user::check_password};
 
 use super::Control;
 use crate::{
-    account,
+    account::{self, ManageError},
     archive::{ArchiveError, export},
     directory::Clock,
     store::{PeerState, StoreError},
@@ -21,7 +21,8 @@ use crate::{
 const CHUNKS: usize = 4;
 
 /// The service.
-pub(super) struct ControlService(pub(super) Control);
+#[derive(Clone)]
+pub(super) struct ControlService(pub(super) Arc<Control>);
 
 fn user(text: &str) -> Result<UserName, Status> {
     UserName::parse(text).map_err(|error| Status::invalid_argument(error.to_string()))
@@ -41,6 +42,14 @@ impl ControlService {
         }
         Ok(())
     }
+}
+
+/// Does it to its end, whether or not the command still waits for it.
+async fn to_the_end(
+    change: impl Future<Output = Result<(), Status>> + Send + 'static,
+) -> Result<(), Status> {
+    let done = tokio::spawn(change).await;
+    done.unwrap_or_else(|_| Err(Status::internal("interrupted")))
 }
 
 /// The operator may know what exactly failed.
@@ -65,7 +74,7 @@ impl Service for ControlService {
             accounts,
             metrics,
             started,
-        } = &self.0;
+        } = &*self.0;
         directory.measure();
         let counts = store.counts();
         let gauge = |value: i64| u64::try_from(value).unwrap_or_default();
@@ -126,8 +135,12 @@ impl Service for ControlService {
         let message = request.into_inner();
         let user = user(&message.user)?;
         let hash = self.hash(message.password).await?;
-        account::set_password(&*self.0.store, user.clone(), hash).await?;
-        self.expel(&user).await?;
+        let service = self.clone();
+        to_the_end(async move {
+            account::set_password(&*service.0.store, user.clone(), hash).await?;
+            service.expel(&user).await
+        })
+        .await?;
         Ok(Response::new(v1::SetPasswordResponse {}))
     }
 
@@ -136,8 +149,16 @@ impl Service for ControlService {
         request: Request<v1::RemoveAccountRequest>,
     ) -> Result<Response<v1::RemoveAccountResponse>, Status> {
         let user = user(&request.into_inner().user)?;
-        account::remove(&*self.0.store, user.clone()).await?;
-        self.expel(&user).await?;
+        let service = self.clone();
+        to_the_end(async move {
+            let removed = account::remove(&*service.0.store, user.clone()).await;
+            // Where an earlier removal broke off, some of its peers may still be there.
+            if matches!(removed, Ok(()) | Err(ManageError::Unknown(_))) {
+                service.expel(&user).await?;
+            }
+            Ok(removed?)
+        })
+        .await?;
         Ok(Response::new(v1::RemoveAccountResponse {}))
     }
 

@@ -93,11 +93,17 @@ async fn a_served_directory_moves_to_another_store_and_its_peers_notice_nothing(
     let (code, _, error) = run_command(&old, &["account", "add", "ana"], "hers\n").await;
     assert_eq!(code, 0, "{error}");
     done(&old, &["export", path]).await;
-    let mode = std::fs::metadata(&file)
-        .expect("is there")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o600, "it has hashes of passwords");
+    for file in [&file, &directory.path().join("locator.redb")] {
+        let mode = std::fs::metadata(file).expect("is there").permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600, "it has hashes of passwords");
+    }
+    let once = std::fs::read(&file).expect("is there");
+    let twice = directory.path().join("twice.jsonl");
+    std::fs::write(&twice, [&once[..], &once].concat()).expect("written");
+    let twice = twice.to_str().expect("text");
+    let (code, _, error) = run_command(&new, &["import", twice], "").await;
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("after the last one"), "{error}");
     let (code, _, error) = run_command(&old, &["export", path], "").await;
     assert_eq!(code, 1, "no file is replaced");
     assert!(error.contains("export.jsonl"), "{error}");

@@ -7,6 +7,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -243,6 +244,10 @@ pub(super) fn create_with(
     fs::create_dir_all(directory).map_err(io)?;
     let unfinished = beside(path, ".new");
     remove(&unfinished).map_err(io)?;
+    // It has hashes of passwords and tokens.
+    let mut only_ours = OpenOptions::new();
+    let made = only_ours.write(true).create_new(true).mode(0o600);
+    made.open(&unfinished).map_err(io)?;
     let filled = builder()
         .create(&unfinished)
         .map_err(|error| explain(&error))

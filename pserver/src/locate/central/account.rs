@@ -129,10 +129,17 @@ impl Door {
         matches!(*self.state(), State::LoggedIn { .. })
     }
 
-    fn take_token(&self) -> Option<Bytes> {
-        match &mut *self.state() {
-            State::LoggedIn { token, .. } => token.take(),
+    fn token(&self) -> Option<Bytes> {
+        match &*self.state() {
+            State::LoggedIn { token, .. } => token.clone(),
             _ => None,
+        }
+    }
+
+    /// The locator did not take it.
+    fn forget_token(&self) {
+        if let State::LoggedIn { token, .. } = &mut *self.state() {
+            *token = None;
         }
     }
 
@@ -147,11 +154,13 @@ impl Door {
         // Now, and not while it waited: somebody may have logged out.
         let wanted = wanted.borrow_and_update().clone();
         if wanted.is_none() && self.is_logged_in() {
+            *self.state() = State::Needed;
             return Err(Barred::Needed);
         }
         for is_last in [false, true] {
             let request = RegisterRequest {
-                session_token: self.take_token().unwrap_or_default(),
+                // It stays until the locator answered: while it is away, it keeps the session.
+                session_token: self.token().unwrap_or_default(),
                 ..request.clone()
             };
             match within(ANSWER_WITHIN, directory.register(request)).await {
@@ -160,7 +169,9 @@ impl Door {
                     self.registered(&registered.session_token);
                     return Ok(registered);
                 }
-                Err(status) if status.code() == Code::Unauthenticated && !is_last => {}
+                Err(status) if status.code() == Code::Unauthenticated && !is_last => {
+                    self.forget_token();
+                }
                 Err(status) => return Err(Barred::Failed(status)),
             }
             let Some(credentials) = &wanted else {
@@ -224,10 +235,13 @@ impl Door {
 
     async fn logout(&self) {
         let _turn = self.turn.lock().await;
-        let Some(session_token) = self.take_token() else {
+        let session_token = self.token();
+        if !self.is_open() {
+            *self.state() = State::Needed;
+        }
+        let Some(session_token) = session_token else {
             return;
         };
-        *self.state() = State::Needed;
         let request = LogoutRequest {
             peer_key: self.key.as_bytes().to_vec().into(),
             session_token,
@@ -330,5 +344,39 @@ impl Account {
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vecino_rest::PeerUrl;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn while_the_locator_is_away_the_session_stays() {
+        // Nobody listens there any more.
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = gone.local_addr().expect("bound");
+        drop(gone);
+        let locator = PeerUrl::parse(&format!("http://{address}")).expect("valid");
+        let channel = super::super::channel(&locator).expect("a channel");
+        let door = Door::new(PeerKey::from_bytes([7; 32]), channel.clone());
+        let ana = Credentials {
+            user: UserName::parse("ana").expect("valid"),
+            password: "hers".to_owned(),
+        };
+        let token = Bytes::from_static(b"token");
+        door.logged_in(&ana, token.clone());
+        let (wanted, mut wants) = watch::channel(Some(Arc::new(ana)));
+        let mut directory = DirectoryClient::new(channel);
+        let request = RegisterRequest::default();
+        let barred = door.register(&mut directory, request, &mut wants).await;
+        assert!(matches!(barred, Err(Barred::Failed(_))), "{barred:?}");
+        assert_eq!(door.token(), Some(token));
+        // Who logged out meanwhile is not shown as logged in.
+        wanted.send_replace(None);
+        door.logout().await;
+        assert!(!door.is_logged_in() && door.token().is_none());
     }
 }

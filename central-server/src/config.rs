@@ -16,7 +16,10 @@ use serde::Deserialize;
 use vecino_rest::settings;
 use vecino_rest::zone::{MAX_SLOTS, MAX_ZONE_SLOTS, MIN_ZONE_SLOTS, ZoneLayout};
 
-use crate::account::{Policy, SESSION_LIFE};
+use crate::{
+    account::{Policy, SESSION_LIFE},
+    store::{REDIS_EXPECTED, RedisUrl},
+};
 
 /// A variable, its default and what it means; also the text of `--help`.
 struct Variable {
@@ -25,7 +28,7 @@ struct Variable {
     help: &'static str,
 }
 
-const VARIABLES: [Variable; 9] = [
+const VARIABLES: [Variable; 10] = [
     Variable {
         name: "HOST",
         default: "[::]:51015",
@@ -34,7 +37,13 @@ const VARIABLES: [Variable; 9] = [
     Variable {
         name: "STORE_URL",
         default: "redb:data/locator.redb",
-        help: "redb:PATH (a file, made when it is missing) or memory: (gone with the process)",
+        help: "redb:PATH (a file, made when it is missing), memory: (gone with the process), or \
+               redis://host:port,host:port (a Redis or Valkey Cluster, for any number of locators)",
+    },
+    Variable {
+        name: "REDIS_PASSWORD_FILE",
+        default: "none",
+        help: "file with the password of the cluster",
     },
     Variable {
         name: "LEASE_SECONDS",
@@ -146,6 +155,8 @@ pub enum StoreUrl {
     Memory,
     /// In this file.
     Redb(PathBuf),
+    /// In this cluster.
+    Redis(RedisUrl),
 }
 
 impl StoreUrl {
@@ -169,6 +180,7 @@ impl FromStr for StoreUrl {
         match text.split_once(':') {
             Some(("memory", "")) => Ok(Self::Memory),
             Some(("redb", path)) if !path.is_empty() => Ok(Self::Redb(path.into())),
+            Some(("redis", _)) => text.parse().map(Self::Redis),
             _ => Err(()),
         }
     }
@@ -179,6 +191,7 @@ impl fmt::Display for StoreUrl {
         match self {
             Self::Memory => f.write_str("memory:"),
             Self::Redb(path) => write!(f, "redb:{}", path.display()),
+            Self::Redis(cluster) => cluster.fmt(f),
         }
     }
 }
@@ -216,6 +229,7 @@ const MAX_LEASE_SECONDS: u64 = 86_400;
 struct Raw {
     host: Option<String>,
     store_url: Option<String>,
+    redis_password_file: Option<String>,
     lease_seconds: Option<String>,
     accounts: Option<String>,
     control_socket: Option<String>,
@@ -271,6 +285,7 @@ impl Config {
         let [
             host,
             store,
+            _,
             lease,
             accounts,
             control,
@@ -289,9 +304,7 @@ impl Config {
                     .filter(|seconds| (1..=MAX_LEASE_SECONDS).contains(seconds))
             },
         )?;
-        let store: StoreUrl = parse(&store, raw.store_url, "redb:PATH or memory:", |text| {
-            text.parse().ok()
-        })?;
+        let store = store_url(&store, raw.store_url, raw.redis_password_file)?;
         Ok(Self {
             control: parse(
                 &control,
@@ -341,6 +354,11 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "HOST={}", self.host)?;
         writeln!(f, "STORE_URL={}", self.store)?;
+        if let StoreUrl::Redis(cluster) = &self.store
+            && let Some(file) = &cluster.password_file
+        {
+            writeln!(f, "REDIS_PASSWORD_FILE={}", file.display())?;
+        }
         writeln!(f, "LEASE_SECONDS={}", self.lease.as_secs())?;
         writeln!(f, "ACCOUNTS={}", self.accounts)?;
         match &self.control {
@@ -369,6 +387,25 @@ fn parse<T>(
         value,
         expected: expected.into(),
     })
+}
+
+/// Where the directory is kept. What may have a password in it is not repeated.
+fn store_url(
+    variable: &Variable,
+    url: Option<String>,
+    password_file: Option<String>,
+) -> Result<StoreUrl, ConfigError> {
+    let expected = format!("redb:PATH, memory: or {REDIS_EXPECTED}");
+    let mut url = parse(variable, url, expected, |text| text.parse().ok());
+    match &mut url {
+        Ok(StoreUrl::Redis(cluster)) => cluster.password_file = password_file.map(PathBuf::from),
+        Err(ConfigError::Value { value, .. }) if value.contains('@') => {
+            let (_, shown) = value.rsplit_once('@').expect("has one");
+            *value = format!("redis://...@{shown}");
+        }
+        _ => {}
+    }
+    url
 }
 
 /// The layout of zones that both variables tell.
@@ -425,7 +462,7 @@ pub fn help() -> String {
         help,
     } in VARIABLES
     {
-        text += &format!("  {name:<15} {help} [default: {default}]\n");
+        text += &format!("  {name:<19} {help} [default: {default}]\n");
     }
     text
 }
@@ -455,7 +492,10 @@ mod tests {
             "HOST=[::]:51015\nSTORE_URL=redb:data/locator.redb\nLEASE_SECONDS=15\nACCOUNTS=off\nCONTROL_SOCKET=data/locator.redb.sock\nNETWORK_SIZE=64\nNUMBER_OF_ZONES=8\nMETRICS_ADDR=127.0.0.1:51016\nRUST_LOG=info\n"
         );
         for Variable { name, default, .. } in VARIABLES {
-            assert!(default == "derived" || text.contains(&format!("{name}={default}\n")));
+            assert!(
+                matches!(default, "derived" | "none")
+                    || text.contains(&format!("{name}={default}\n"))
+            );
             assert!(help().contains(name) && help().contains(default));
         }
     }
@@ -484,6 +524,9 @@ mod tests {
             ("HOST", "h:+1"),
             ("STORE_URL", "redb:"),
             ("STORE_URL", "mysql://x"),
+            ("STORE_URL", "redis://"),
+            ("STORE_URL", "redis://10.0.0.1"),
+            ("STORE_URL", "redis://10.0.0.1:7000/a b"),
             ("LEASE_SECONDS", "0"),
             ("LEASE_SECONDS", "-1"),
             ("LEASE_SECONDS", "86401"),
@@ -506,6 +549,28 @@ mod tests {
             );
             assert!(message.contains("expected "), "{message}");
         }
+    }
+
+    #[test]
+    fn a_clusters_password_is_in_a_file_and_never_shown() {
+        let url = ("STORE_URL", "redis://10.0.0.1:7000,10.0.0.2:7000");
+        let file = ("REDIS_PASSWORD_FILE", "/etc/vecino/redis");
+        let config = |vars: &[_]| config(vars).map(|config| config.to_string());
+        let shown = config(&[url, file]).expect("valid");
+        assert!(
+            shown.contains("STORE_URL=redis://10.0.0.1:7000,10.0.0.2:7000\n"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("REDIS_PASSWORD_FILE=/etc/vecino/redis\n"),
+            "{shown}"
+        );
+        let refused = config(&[("STORE_URL", "redis://user:secret@10.0.0.1:7000")]);
+        let refused = refused.expect_err("no place for a password").to_string();
+        assert!(
+            !refused.contains("secret") && refused.contains("REDIS_PASSWORD_FILE"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod fingerprint;
 mod holders;
 mod memory;
 mod redb;
+mod redis;
+mod sharing;
 
 use std::{path::Path, sync::Arc};
 
@@ -27,6 +29,8 @@ pub use fingerprint::{BUCKETS, Fingerprints, bucket_of};
 pub(crate) use holders::gather;
 pub use memory::MemoryStore;
 pub use redb::RedbStore;
+pub use redis::{EXPECTED as REDIS_EXPECTED, RedisStore, RedisUrl};
+pub use sharing::{DirectoryId, Exchange, Heard, Kept, Sharing};
 
 use crate::{config::StoreUrl, metrics::StoreMetrics};
 
@@ -382,6 +386,11 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// What it needs to be the store of several locators; `None`: it is this one's alone.
+    fn sharing(&self) -> Option<&dyn Sharing> {
+        None
+    }
+
     /// Ends the engine once what was accepted is durable. Changes fail afterwards.
     async fn close(&self);
 }
@@ -405,6 +414,14 @@ fn check_room(announce: &[Resource], count_of: impl Fn(u8) -> u32) -> Result<(),
 pub async fn open(url: &StoreUrl, metrics: StoreMetrics) -> Result<Arc<dyn Store>, OpenError> {
     match url {
         StoreUrl::Memory => Ok(Arc::new(MemoryStore::new())),
+        StoreUrl::Redis(cluster) => match RedisStore::connect(cluster).await {
+            Ok(store) => Ok(store),
+            Err(reason) => Err(OpenError {
+                url: url.to_string(),
+                reason,
+                is_unusable: false,
+            }),
+        },
         StoreUrl::Redb(path) => {
             let (file, shown) = (path.clone(), url.to_string());
             // Repair after a crash may read the whole file.

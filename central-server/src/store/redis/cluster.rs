@@ -1,0 +1,267 @@
+//! The connection to the cluster: which nodes, how long a call may take, scripts.
+//!
+//! Invariant: no call takes longer than [`WITHIN`]; within it the client follows a cluster that
+//! moves slots or promotes a replica. Every script may run twice.
+
+use std::{fmt, path::PathBuf, str::FromStr, sync::OnceLock, time::Duration};
+
+use redis::{
+    Cmd, ErrorKind, FromRedisValue, ServerErrorKind, Value,
+    cluster::ClusterClientBuilder,
+    cluster_async::ClusterConnection,
+    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
+};
+use tokio::time::timeout;
+
+use crate::store::StoreError;
+
+/// Time for a node to answer; the client's own default.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// Time for a connection to come about.
+const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+/// Time for a call, retries included: a replica takes over in that time when the cluster's
+/// `cluster-node-timeout` is a second.
+const WITHIN: Duration = Duration::from_millis(2_800);
+/// Retries of a call, and how many milliseconds lie between them.
+const RETRIES: u32 = 32;
+const RETRY_WAIT_MS: (u64, u64) = (20, 150);
+/// Nodes that may be named.
+const MAX_NODES: usize = 64;
+/// Bytes of a namespace.
+const MAX_NAMESPACE: usize = 32;
+/// The namespace when none is named.
+const NAMESPACE: &str = "vecino";
+
+/// What is accepted as [`RedisUrl`].
+pub const EXPECTED: &str = "redis://host:port, further nodes of the cluster with commas, then perhaps /NAMESPACE \
+     (letters, digits, - and _); the password goes to REDIS_PASSWORD_FILE";
+
+/// A Redis or Valkey Cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisUrl {
+    /// Some of its nodes, `host:port`; it tells the others.
+    pub nodes: Vec<String>,
+    /// What all keys begin with, so that a cluster may have several directories.
+    pub namespace: String,
+    /// Where the password is; never shown.
+    pub password_file: Option<PathBuf>,
+}
+
+impl FromStr for RedisUrl {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let rest = text.strip_prefix("redis://").ok_or(())?;
+        let (nodes, namespace) = match rest.split_once('/') {
+            None | Some((_, "")) => (rest.trim_end_matches('/'), NAMESPACE),
+            Some((nodes, namespace)) => (nodes, namespace),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if namespace.len() > MAX_NAMESPACE || !namespace.chars().all(plain) {
+            return Err(());
+        }
+        let nodes: Vec<_> = nodes.split(',').map(str::to_owned).collect();
+        if nodes.len() > MAX_NODES || !nodes.iter().all(|node| is_node(node)) {
+            return Err(());
+        }
+        Ok(Self {
+            nodes,
+            namespace: namespace.to_owned(),
+            password_file: None,
+        })
+    }
+}
+
+/// Whether it is `host:port`; IPv6 in brackets.
+fn is_node(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let bracketed = host.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+    let host = match bracketed {
+        Some(ip) => ip.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.len() <= 255 && host.chars().all(name),
+    };
+    let digits = port.bytes().all(|digit| digit.is_ascii_digit());
+    host && digits && port.parse().is_ok_and(|port: u16| port > 0)
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "redis://{}", self.nodes.join(","))?;
+        if self.namespace != NAMESPACE {
+            write!(f, "/{}", self.namespace)?;
+        }
+        Ok(())
+    }
+}
+
+/// A script and its hash.
+pub(super) struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+impl Script {
+    fn new(text: &'static str) -> Self {
+        let hash = redis::Script::new(text).get_hash().to_owned();
+        Self { text, hash }
+    }
+}
+
+/// All scripts.
+pub(super) struct Scripts {
+    pub(super) apply: Script,
+    pub(super) exchange: Script,
+    pub(super) find: Script,
+    pub(super) forget: Script,
+    pub(super) held: Script,
+    pub(super) lapse: Script,
+    pub(super) register: Script,
+    pub(super) unlist: Script,
+    pub(super) walk: Script,
+}
+
+/// See [`Scripts`].
+pub(super) fn scripts() -> &'static Scripts {
+    static SCRIPTS: OnceLock<Scripts> = OnceLock::new();
+    SCRIPTS.get_or_init(|| Scripts {
+        apply: Script::new(include_str!("apply.lua")),
+        exchange: Script::new(include_str!("exchange.lua")),
+        find: Script::new(include_str!("find.lua")),
+        forget: Script::new(include_str!("forget.lua")),
+        held: Script::new(include_str!("held.lua")),
+        lapse: Script::new(include_str!("lapse.lua")),
+        register: Script::new(include_str!("register.lua")),
+        unlist: Script::new(include_str!("unlist.lua")),
+        walk: Script::new(include_str!("walk.lua")),
+    })
+}
+
+/// A connection to each node of the cluster, as far as they are needed. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    connection: ClusterConnection,
+}
+
+impl Cluster {
+    /// Connects; the error is a sentence for the operator.
+    pub(super) async fn connect(url: &RedisUrl) -> Result<Self, String> {
+        let nodes = url.nodes.iter().map(|node| format!("redis://{node}"));
+        let mut builder = ClusterClientBuilder::new(nodes.collect::<Vec<_>>())
+            .connection_timeout(CONNECT_WITHIN)
+            .response_timeout(ANSWER_WITHIN)
+            .overall_response_timeout(Some(WITHIN))
+            .retries(RETRIES)
+            .min_retry_wait(RETRY_WAIT_MS.0)
+            .max_retry_wait(RETRY_WAIT_MS.1);
+        if let Some(file) = &url.password_file {
+            let password = std::fs::read_to_string(file).map_err(|error| {
+                format!(
+                    "REDIS_PASSWORD_FILE={} cannot be read: {error}",
+                    file.display()
+                )
+            })?;
+            builder = builder.password(password.trim_end_matches(['\r', '\n']));
+        }
+        let reason = |error| format!("no Redis Cluster answers there: {error}");
+        let client = builder.build().map_err(reason)?;
+        let connection = timeout(WITHIN, client.get_async_connection()).await;
+        let connection = connection
+            .map_err(|_| format!("no Redis Cluster answers there within {WITHIN:?}"))?
+            .map_err(reason)?;
+        Ok(Self { connection })
+    }
+
+    /// Runs a command.
+    pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
+        let mut connection = self.connection.clone();
+        command.query_async(&mut connection).await.map_err(engine)
+    }
+
+    /// Runs a script on what belongs to `tag`.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        tag: &str,
+        arguments: &[Vec<u8>],
+    ) -> Result<T, StoreError> {
+        let mut connection = self.connection.clone();
+        let mut short = redis::cmd("EVALSHA");
+        short.arg(&script.hash).arg(1).arg(tag).arg(arguments);
+        let answer = short.query_async(&mut connection).await;
+        match answer {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let mut whole = redis::cmd("EVAL");
+                whole.arg(script.text).arg(1).arg(tag).arg(arguments);
+                whole.query_async(&mut connection).await.map_err(engine)
+            }
+            answer => answer.map_err(engine),
+        }
+    }
+
+    /// What each primary says to a command.
+    pub(super) async fn of_primaries(&self, command: Cmd) -> Result<Vec<String>, StoreError> {
+        let mut connection = self.connection.clone();
+        let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+        let answers = connection.route_command(command, all).await;
+        let Value::Map(answers) = answers.map_err(engine)? else {
+            return Err(StoreError::Engine("the primaries gave no answers".into()));
+        };
+        let texts = answers.into_iter().map(|(_, answer)| {
+            String::from_redis_value(answer).map_err(|error| engine(error.into()))
+        });
+        texts.collect()
+    }
+}
+
+/// An error of the cluster.
+pub(super) fn engine(error: redis::RedisError) -> StoreError {
+    let text = error.to_string();
+    if text.contains("OOM ") {
+        return StoreError::DiskFull(text);
+    }
+    StoreError::Engine(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_are_named_by_some_of_their_nodes() {
+        for (text, shown) in [
+            ("redis://a:1", "redis://a:1"),
+            ("redis://a:1/", "redis://a:1"),
+            ("redis://a:1,[::1]:65535/vecino", "redis://a:1,[::1]:65535"),
+            (
+                "redis://10.0.0.1:7000,b-c.d:2/x_1",
+                "redis://10.0.0.1:7000,b-c.d:2/x_1",
+            ),
+        ] {
+            let parsed = text.parse::<RedisUrl>().expect(text);
+            assert_eq!(parsed.to_string(), shown);
+        }
+        let long = format!("redis://a:1/{}", "n".repeat(33));
+        let many = format!("redis://{}", vec!["a:1"; 65].join(","));
+        for text in [
+            "redis://",
+            "redis://a",
+            "redis://a:0",
+            "redis://a:+1",
+            "redis://a:1,",
+            "redis://:1",
+            "redis://user:secret@a:1",
+            "redis://a:1/x/y",
+            "redis://a:1/{x}",
+            "redis://a:70000",
+            "redis://[::1:1",
+            "rediss://a:1",
+            &long,
+            &many,
+        ] {
+            assert_eq!(text.parse::<RedisUrl>(), Err(()), "{text}");
+        }
+    }
+}

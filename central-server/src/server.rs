@@ -28,7 +28,7 @@ use crate::{
     config::{Config, Listen},
     connections,
     control::{self, Control, ControlError},
-    directory::{Directory, sweep},
+    directory::{Directory, sharing, sweep},
     grpc::{self, AccountsService, DirectoryCalls, DirectoryService, Products, ZonesService},
     http::{self, Machines},
     metrics::Metrics,
@@ -202,6 +202,7 @@ impl Server {
             tokio::spawn(router.serve_with_incoming_shutdown(incoming, wait(closed.clone())));
         let mut background = JoinSet::new();
         background.spawn(sweep::run(directory.clone()));
+        background.spawn(sharing::run(directory.clone()));
         if let Some(path) = &config.control {
             let control = Control {
                 store: store.clone(),

@@ -15,6 +15,7 @@ use actix_web::{
     web,
 };
 use awc::{Client, Connector};
+use rand::seq::SliceRandom as _;
 use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
@@ -44,6 +45,7 @@ use crate::{
         central::{
             self, Central,
             account::{Account, Door},
+            directories::Directories,
             presence::{Announcer, Presence},
         },
         overlay::{self, Contact, Context},
@@ -195,6 +197,7 @@ impl Server {
             .collect::<Result<Vec<_>, _>>()?;
         let (stop, stopping) = watch::channel(false);
         let mut announcers = JoinSet::new();
+        let directories = Arc::new(Directories::default());
         let overlay = match config.overlay_port {
             Some(port) if config.locate_by.iter().any(|kind| kind.is_overlay()) => {
                 let wanted = SocketAddr::new(config.bind, port);
@@ -226,7 +229,8 @@ impl Server {
         for kind in &config.locate_by {
             match &overlay {
                 _ if *kind == StrategyKind::Central => {
-                    strategies.push(Arc::new(Central::new(channels.clone())));
+                    let locators = config.locators.iter().cloned().zip(channels.clone());
+                    strategies.push(Arc::new(Central::new(locators, directories.clone())));
                 }
                 Some((_, context)) => {
                     strategies.extend(overlay::start(*kind, context, &mut announcers));
@@ -295,7 +299,10 @@ impl Server {
         background.spawn(records.clone().save_changes());
         background.spawn(events.clone().run());
         background.spawn(events.clone().follow(store.catalogue().clone()));
-        for ((locator, channel), door) in config.locators.iter().zip(channels).zip(doors) {
+        let mut announced: Vec<_> = config.locators.iter().zip(channels).zip(doors).collect();
+        // The first one has the session, where they share a directory: not all peers at the same.
+        announced.shuffle(&mut rand::rng());
+        for ((locator, channel), door) in announced {
             let announcer = Announcer {
                 locator: locator.clone(),
                 key: identity.key.clone(),
@@ -306,6 +313,7 @@ impl Server {
                 presence: presence.clone(),
                 door,
                 wanted: account.wanted(),
+                directories: directories.clone(),
                 stopping: stopping.clone(),
             };
             announcers.spawn(announcer.run(channel));

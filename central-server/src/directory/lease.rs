@@ -9,14 +9,14 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use vecino_rest::PeerId;
 
-use crate::store::{Live, PeerNo, PeerRow, TokenHash};
+use crate::store::{Heard, Kept, Live, PeerNo, PeerRow, TokenHash};
 
 /// What others are told of a live peer.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +51,12 @@ struct Lease {
     free_bytes: AtomicU64,
     /// Records that the store has for the peer, or [`UNKNOWN`].
     records: AtomicU64,
+    /// Heard of at this locator, and other locators of the store were not told yet.
+    is_untold: AtomicBool,
+    /// Keep-alives since it was compared what the store has.
+    uncompared: AtomicU32,
+    /// The losses of the store that this peer has been compared since.
+    compared_at: AtomicU64,
 }
 
 /// A number of records that is not known.
@@ -186,6 +192,9 @@ impl Leases {
             ends_ms: AtomicU64::new(self.end_of_lease_from(now)),
             free_bytes: AtomicU64::new(free_bytes),
             records: AtomicU64::new(UNKNOWN),
+            is_untold: AtomicBool::new(true),
+            uncompared: AtomicU32::new(0),
+            compared_at: AtomicU64::new(0),
         };
         table.insert(peer, lease);
     }
@@ -212,6 +221,7 @@ impl Leases {
             Some(lease) if lease.is_live(millis(now)) && lease.token == *token => {
                 lease.ends_ms.store(self.end_of_lease_from(now), Relaxed);
                 lease.free_bytes.store(free_bytes, Relaxed);
+                lease.is_untold.store(true, Relaxed);
                 true
             }
             _ => false,
@@ -286,6 +296,77 @@ impl Leases {
             Some((peer, lease.token))
         });
         over.collect()
+    }
+
+    /// Who was heard of at this locator since this was last asked.
+    pub fn take_untold(&self) -> Vec<Kept> {
+        let table = self.read();
+        let untold = table.by_number.iter();
+        let untold = untold.filter(|(_, lease)| lease.is_untold.swap(false, Relaxed));
+        let kept = |(peer, lease): (&PeerNo, &Lease)| Kept {
+            peer: *peer,
+            epoch: lease.epoch,
+            free_bytes: lease.free_bytes.load(Relaxed),
+        };
+        untold.map(kept).collect()
+    }
+
+    /// The others could not be told of these.
+    pub fn put_back(&self, untold: &[Kept]) {
+        let table = self.read();
+        let leases = untold
+            .iter()
+            .filter_map(|kept| table.by_number.get(&kept.peer));
+        leases.for_each(|lease| lease.is_untold.store(true, Relaxed));
+    }
+
+    /// Another locator heard of a peer. Whether that registration is known here, or a later one.
+    pub fn heard(&self, heard: &Heard, now: Duration) -> bool {
+        let table = self.read();
+        let Some(lease) = table.by_number.get(&heard.peer) else {
+            return false;
+        };
+        if lease.epoch == heard.epoch {
+            let ends = millis((now + self.duration).saturating_sub(heard.ago));
+            lease.ends_ms.fetch_max(ends, Relaxed);
+            if !lease.is_untold.load(Relaxed) {
+                lease.free_bytes.store(heard.free_bytes, Relaxed);
+            }
+        }
+        lease.epoch >= heard.epoch
+    }
+
+    /// Begins a lease that another locator granted and of which it heard.
+    pub fn grant_heard(&self, heard: &Heard, row: &PeerRow, now: Duration) {
+        let began = now.saturating_sub(heard.ago);
+        self.grant(heard.peer, row, heard.epoch, None, heard.free_bytes, began);
+        if let Some(lease) = self.read().by_number.get(&heard.peer) {
+            lease.is_untold.store(false, Relaxed);
+        }
+    }
+
+    /// Ends a lease whatever its token; whether there was one.
+    pub fn drop_lease(&self, peer: PeerNo) -> bool {
+        self.write().remove(peer).is_some()
+    }
+
+    /// Whether it is time to compare what the store has for the peer: the store may have lost
+    /// something, or there were `every` keep-alives.
+    pub fn is_comparison_due(&self, peer: PeerNo, losses: u64, every: u32) -> bool {
+        let table = self.read();
+        let Some(lease) = table.by_number.get(&peer) else {
+            return false;
+        };
+        let uncompared = lease.uncompared.fetch_add(1, Relaxed) + 1;
+        uncompared >= every || lease.compared_at.load(Relaxed) != losses
+    }
+
+    /// It was compared, when the store had lost something so often.
+    pub fn compared(&self, peer: PeerNo, losses: u64) {
+        if let Some(lease) = self.read().by_number.get(&peer) {
+            lease.uncompared.store(0, Relaxed);
+            lease.compared_at.store(losses, Relaxed);
+        }
     }
 
     /// How many leases there are.

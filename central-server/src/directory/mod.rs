@@ -12,11 +12,12 @@ pub mod partial;
 pub mod public_url;
 mod registration;
 pub mod search;
+pub mod sharing;
 pub mod sweep;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -88,6 +89,8 @@ pub struct Directory {
     metrics: Arc<Metrics>,
     /// Peers that are gone, and since when: their records go a day later.
     lapsed: Mutex<HashMap<PeerNo, i64>>,
+    /// When other locators were last told who is live, in milliseconds since the start.
+    shared_at: AtomicU64,
     /// What the sweeper could not do, told now and then.
     complaints: Throttle,
 }
@@ -104,23 +107,29 @@ impl Directory {
         let clock = Clock::read_every(sweep::pause(lease));
         let leases = Leases::new(lease);
         let mut lapsed = HashMap::new();
+        let is_shared = store.sharing().is_some();
         for (peer, row) in store.peers().await? {
             match row.state {
+                // Other locators may have heard of it lately: see `sharing`.
+                PeerState::Present if is_shared => {}
                 PeerState::Present => leases.grant(peer, &row, 0, None, 0, clock.now()),
                 PeerState::Lapsed(at_ms) => {
                     lapsed.insert(peer, at_ms);
                 }
             }
         }
-        Ok(Self {
+        let directory = Self {
             store,
             leases,
             partials: RwLock::default(),
             clock,
             metrics,
             lapsed: Mutex::new(lapsed),
+            shared_at: AtomicU64::new(0),
             complaints: Throttle::new(sweep::TELL_EVERY),
-        })
+        };
+        directory.begin_sharing().await?;
+        Ok(directory)
     }
 
     /// How long a lease lasts after the last keep-alive.
@@ -169,6 +178,15 @@ impl Directory {
     async fn lapse(&self, peers: &[(PeerNo, TokenHash)]) -> Result<(), StoreError> {
         let at_ms = self.clock.wall_ms();
         self.store.lapse(peers.to_vec(), at_ms).await?;
+        self.forget_lapsed(peers, at_ms).await
+    }
+
+    /// Forgets at once those that hold nothing, and the others in a day.
+    async fn forget_lapsed(
+        &self,
+        peers: &[(PeerNo, TokenHash)],
+        at_ms: i64,
+    ) -> Result<(), StoreError> {
         // A peer that registers in between stays: the store forgets only who is lapsed there.
         self.lapsed()
             .extend(peers.iter().map(|(peer, _)| (*peer, at_ms)));

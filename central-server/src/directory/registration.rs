@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use vecino_rest::{PeerId, PeerKey, UserName};
 
 use super::{Directory, Error, MAX_SITE_BYTES, partial::PartialChange, public_url::PublicUrl};
-use crate::store::{Change, Fingerprints, PeerNo, PeerRow, PeerState, Session, TokenHash};
+use crate::store::{
+    Change, DirectoryId, Fingerprints, PeerNo, PeerRow, PeerState, Session, TokenHash,
+};
 
 /// Live peers of one network that may claim one URL without being seen at its address.
 pub const MAX_CLAIMS_PER_URL: usize = 4;
@@ -30,6 +32,8 @@ pub struct Registration {
     pub free_bytes: u64,
     /// From where the locator sees it.
     pub observed: IpAddr,
+    /// Directories in which it has a lease already.
+    pub registered_in: Vec<DirectoryId>,
 }
 
 /// What a peer learns when its lease begins.
@@ -43,6 +47,8 @@ pub struct Welcome {
     pub public_url: String,
     /// What the directory holds for it.
     pub fingerprints: Fingerprints,
+    /// The directory, where several locators share it.
+    pub directory: Option<DirectoryId>,
 }
 
 /// How what a peer holds changes.
@@ -74,6 +80,13 @@ fn hash_of(token: &Token) -> TokenHash {
 }
 
 impl Directory {
+    /// The directory in which the peer says to have a lease, at another of its locators, so that it
+    /// needs none here. That is no matter of being let in: it tells the peer what it said.
+    pub fn elsewhere(&self, registration: &Registration) -> Option<DirectoryId> {
+        let directory = self.directory_id();
+        directory.filter(|id| registration.registered_in.contains(id))
+    }
+
     /// Begins or begins again the lease of a peer, which was let in with `session` where it needed
     /// one.
     pub async fn register(
@@ -88,6 +101,7 @@ impl Directory {
             site,
             free_bytes,
             observed,
+            registered_in: _,
         } = registration;
         if site.len() > MAX_SITE_BYTES || site.contains(char::is_control) {
             return Err(Error::Site(site.len()));
@@ -128,6 +142,7 @@ impl Directory {
             state: PeerState::Present,
             session,
         };
+        let losses = self.losses();
         let registered = self.store.register(row.clone()).await?;
         self.lapsed().remove(&registered.peer);
         self.leases.grant(
@@ -141,21 +156,33 @@ impl Directory {
         let records = registered.fingerprints.records();
         self.leases.set_records(registered.peer, records);
         self.begin_without_partials(registered.peer, &id, &row.token);
+        self.leases.compared(registered.peer, losses);
         Ok(Welcome {
             peer: id,
             token,
             public_url: row.url,
             fingerprints: registered.fingerprints,
+            directory: self.directory_id(),
         })
     }
 
-    /// Prolongs a lease.
-    pub fn keep_alive(&self, who: &Credentials, free_bytes: u64) -> Result<(), Error> {
+    /// Prolongs a lease. Now and then, or when the peer wants to `compare`, what a shared store
+    /// holds for it.
+    pub async fn keep_alive(
+        &self,
+        who: &Credentials,
+        free_bytes: u64,
+        compare: bool,
+    ) -> Result<Option<Fingerprints>, Error> {
+        self.check_sharing()?;
         let now = self.clock.now();
         let kept = self
             .leases
             .keep_alive(&who.peer, &who.token_hash(), free_bytes, now);
-        kept.then_some(()).ok_or(Error::NoLease)
+        if !kept {
+            return Err(Error::NoLease);
+        }
+        Ok(self.due_fingerprints(&who.peer, compare).await)
     }
 
     /// Changes what a peer holds; how many whole records it has then. Durable when it returns, but

@@ -73,7 +73,7 @@ impl Directory {
         if unmarked.is_empty() {
             return;
         }
-        match self.lapse(unmarked).await {
+        match self.lapse_silent(unmarked).await {
             Ok(()) => unmarked.clear(),
             Err(error) => self.complain(&format!(
                 "the end of {} leases is not stored yet: {error}",
@@ -108,7 +108,7 @@ impl Directory {
     }
 
     /// It is tried again and again; once in a while is enough to know.
-    fn complain(&self, what: &str) {
+    pub(super) fn complain(&self, what: &str) {
         if let Some(untold) = self.complaints.pass(Instant::now()) {
             log::warn!("{what}{untold}");
         }
@@ -152,6 +152,7 @@ mod tests {
                 site: String::new(),
                 free_bytes: 0,
                 observed: IpAddr::from([10, 0, 0, number]),
+                registered_in: Vec::new(),
             };
             self.directory
                 .register(registration, None)

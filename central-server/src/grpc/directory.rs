@@ -5,7 +5,7 @@
 //! beyond the windows of the connection. When the locator shuts down, streams stop reading,
 //! answer what they have read, and end.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use tokio::sync::watch;
@@ -58,6 +58,48 @@ impl DirectoryService {
             let _ = closing.wait_for(|closing| *closing).await;
         })
     }
+
+    async fn register_peer(
+        &self,
+        mut message: v1::RegisterRequest,
+        observed: IpAddr,
+    ) -> Result<v1::RegisterResponse, Status> {
+        let shown = std::mem::take(&mut message.session_token);
+        let registration = request::registration(message, observed)?;
+        // Before the token is looked at: it stays good for when the peer needs a lease here.
+        if let Some(directory) = self.directory.elsewhere(&registration) {
+            return Ok(v1::RegisterResponse {
+                directory: directory.to_vec().into(),
+                ..Default::default()
+            });
+        }
+        let peer = registration.key.peer_id();
+        let (session, next) = match self.accounts.admit(&peer, &shown).await? {
+            Some(Admission { session, token }) => (Some(session), token.to_vec()),
+            None => (None, Vec::new()),
+        };
+        let welcome = self
+            .directory
+            .register(registration, session.clone())
+            .await?;
+        if let Some(session) = session
+            && let Err(error) = self.accounts.confirm(&session).await
+        {
+            self.directory.expel(&peer).await?;
+            return Err(error.into());
+        }
+        log::debug!("peer {} registered as {}", welcome.peer, welcome.public_url);
+        Ok(v1::RegisterResponse {
+            peer_id: welcome.peer.as_bytes().to_vec().into(),
+            lease_token: welcome.token.to_vec().into(),
+            lease_seconds: lease_seconds(&self.directory),
+            observed_address: observed.to_string(),
+            public_url: welcome.public_url,
+            fingerprints: welcome.fingerprints.to_wire().into(),
+            session_token: next.into(),
+            directory: welcome.directory.map_or_else(Vec::new, Vec::from).into(),
+        })
+    }
 }
 
 async fn locate(
@@ -94,14 +136,16 @@ async fn announce(
     })
 }
 
-fn keep_alive(
+async fn keep_alive(
     directory: &Directory,
-    message: &v1::KeepAliveRequest,
+    message: v1::KeepAliveRequest,
 ) -> Result<v1::KeepAliveResponse, Status> {
     let who = request::credentials(&message.peer_id, &message.lease_token)?;
-    directory.keep_alive(&who, message.free_bytes)?;
+    let held = directory.keep_alive(&who, message.free_bytes, message.compare);
+    let held = held.await?.map(|fingerprints| fingerprints.to_wire());
     Ok(v1::KeepAliveResponse {
         lease_seconds: lease_seconds(directory),
+        fingerprints: held.unwrap_or_default().into(),
     })
 }
 
@@ -139,41 +183,9 @@ impl Service for DirectoryService {
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
         let observed = origin(&request)?.ip()?;
-        let welcome = async {
-            let mut message = request.into_inner();
-            let shown = std::mem::take(&mut message.session_token);
-            let registration = request::registration(message, observed)?;
-            let peer = registration.key.peer_id();
-            let admission = self.accounts.admit(&peer, &shown).await?;
-            let (session, next) = match admission {
-                Some(Admission { session, token }) => (Some(session), token.to_vec()),
-                None => (None, Vec::new()),
-            };
-            let welcome = self
-                .directory
-                .register(registration, session.clone())
-                .await?;
-            if let Some(session) = session
-                && let Err(error) = self.accounts.confirm(&session).await
-            {
-                self.directory.expel(&peer).await?;
-                return Err(error.into());
-            }
-            Ok::<_, Status>((welcome, next))
-        };
-        let welcome = welcome.await;
-        count(&self.metrics.registrations, &welcome);
-        let (welcome, next) = welcome?;
-        log::debug!("peer {} registered as {}", welcome.peer, welcome.public_url);
-        Ok(Response::new(v1::RegisterResponse {
-            peer_id: welcome.peer.as_bytes().to_vec().into(),
-            lease_token: welcome.token.to_vec().into(),
-            lease_seconds: lease_seconds(&self.directory),
-            observed_address: observed.to_string(),
-            public_url: welcome.public_url,
-            fingerprints: welcome.fingerprints.to_wire().into(),
-            session_token: next.into(),
-        }))
+        let registered = self.register_peer(request.into_inner(), observed).await;
+        count(&self.metrics.registrations, &registered);
+        registered.map(Response::new)
     }
 
     async fn keep_alive(
@@ -181,15 +193,21 @@ impl Service for DirectoryService {
         request: Request<Streaming<v1::KeepAliveRequest>>,
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
         let (directory, metrics) = (self.directory.clone(), self.metrics.clone());
-        let open = metrics.stream(StreamKind::keepalive);
+        let open = Arc::new(metrics.stream(StreamKind::keepalive));
         let idle = directory.lease() * KEEP_ALIVE_IDLE_LEASES;
-        let answers =
-            until_idle(self.until_closing(request.into_inner()), idle).map(move |message| {
-                let _open = &open;
-                let answer = message.and_then(|message| keep_alive(&directory, &message));
+        let messages = until_idle(self.until_closing(request.into_inner()), idle);
+        let answers = messages.then(move |message| {
+            let (directory, metrics, open) = (directory.clone(), metrics.clone(), open.clone());
+            async move {
+                let _open = open;
+                let answer = match message {
+                    Ok(message) => keep_alive(&directory, message).await,
+                    Err(status) => Err(status),
+                };
                 count(&metrics.keepalives, &answer);
                 answer
-            });
+            }
+        });
         Ok(Response::new(fused(answers).boxed()))
     }
 

@@ -53,6 +53,8 @@ pub(crate) const MAX_HITS: u32 = 1_000;
 pub(crate) const DEFAULT_HITS: u32 = 100;
 /// Peers placed in one request.
 pub(crate) const MAX_PLACED: u32 = 16;
+/// Directories that a registration may name.
+pub(crate) const MAX_DIRECTORIES: usize = 16;
 /// Peers excluded in one request.
 pub(crate) const MAX_EXCLUDED: usize = 1_024;
 /// Pause after a failed accept: usually the process has no file descriptor left.

@@ -11,8 +11,8 @@ use vecino_rest::{
 };
 
 use super::{
-    DEFAULT_HITS, DEFAULT_PROVIDERS, MAX_BATCH_RECORDS, MAX_BUCKET_BATCH_RECORDS, MAX_EXCLUDED,
-    MAX_HITS, MAX_PLACED, MAX_PROVIDERS,
+    DEFAULT_HITS, DEFAULT_PROVIDERS, MAX_BATCH_RECORDS, MAX_BUCKET_BATCH_RECORDS, MAX_DIRECTORIES,
+    MAX_EXCLUDED, MAX_HITS, MAX_PLACED, MAX_PROVIDERS,
 };
 use crate::{
     account::Login,
@@ -65,6 +65,8 @@ pub(super) enum Invalid {
         "provider {0:?} is not valid: expected a peer id (32 hex digits) or http[s]://host:port"
     )]
     Provider(String),
+    #[error("registered_in has {0} directories: expected at most {MAX_DIRECTORIES}")]
+    Directories(usize),
     #[error("site has {0} bytes: expected at most {MAX_SITE_BYTES}")]
     Site(usize),
     #[error(transparent)]
@@ -132,6 +134,13 @@ pub(super) fn registration(request: v1::RegisterRequest, observed: IpAddr) -> Re
     if port == 0 && request.public_url.is_empty() {
         return Err(wrong_port());
     }
+    if request.registered_in.len() > MAX_DIRECTORIES {
+        return Err(Invalid::Directories(request.registered_in.len()));
+    }
+    let registered_in = request
+        .registered_in
+        .iter()
+        .map(|id| fixed("registered_in", id));
     Ok(Registration {
         key,
         public_url: request.public_url,
@@ -139,6 +148,7 @@ pub(super) fn registration(request: v1::RegisterRequest, observed: IpAddr) -> Re
         site: request.site,
         free_bytes: request.free_bytes,
         observed,
+        registered_in: registered_in.collect::<Result<_>>()?,
     })
 }
 

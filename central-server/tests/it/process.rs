@@ -10,12 +10,13 @@ use std::{
 
 use crate::support::*;
 
-fn command(directory: &Path) -> Command {
+pub(crate) fn command(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_central-server"));
     command.current_dir(directory);
     for variable in [
         "HOST",
         "STORE_URL",
+        "REDIS_PASSWORD_FILE",
         "LEASE_SECONDS",
         "ACCOUNTS",
         "CONTROL_SOCKET",
@@ -32,7 +33,7 @@ fn command(directory: &Path) -> Command {
 /// A locator of its own process; killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
     /// What it logged since it listens.
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -52,7 +53,7 @@ impl Process {
         Self::spawn(command.env("LEASE_SECONDS", seconds.to_string()))
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command
             .env("HOST", "127.0.0.1:0")
             .stderr(Stdio::piped())
@@ -111,7 +112,7 @@ impl Process {
             .collect()
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("is killed");
         self.child.wait().expect("ends");
     }

@@ -2,6 +2,8 @@
 //! distribution's package. Ended when nobody uses it any more, and with the test's process.
 
 use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher as _, Hasher as _},
     io::{BufRead as _, BufReader},
     net::TcpListener,
     process::{Child, Command, Stdio},
@@ -17,6 +19,10 @@ use tempfile::TempDir;
 
 /// Longest wait for the cluster to be in some state.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for a node to answer, when nobody else has its port.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Ports that are tried.
+const PORTS_TRIED: usize = 5;
 /// Primaries; each has a replica.
 const PRIMARIES: usize = 3;
 /// Slots of a cluster.
@@ -24,7 +30,8 @@ const SLOTS: usize = 16_384;
 
 /// Starts a node in the background and ends it when the standard input ends, which is when the
 /// test ends, however it does.
-const KEEPER: &str = r#"redis-server "$@" >/dev/null 2>&1 & echo $!; read -r _; kill -9 $!; wait"#;
+const KEEPER: &str =
+    r#"redis-server "$@" >/dev/null 2>&1 & echo $!; read -r _; kill -9 $! 2>/dev/null; wait"#;
 
 /// A node, running or killed.
 pub(crate) struct Node {
@@ -36,6 +43,23 @@ pub(crate) struct Node {
 
 impl Node {
     fn start() -> Self {
+        for _ in 0..PORTS_TRIED {
+            let node = Self::try_start();
+            let began = Instant::now();
+            // Where the port was taken meanwhile, another process answers, or nobody.
+            let pid = format!("process_id:{}", node.pid.as_raw_nonzero());
+            while began.elapsed() < ANSWER_WITHIN {
+                let info = node.ask(&["info", "server"]);
+                if info.is_some_and(|info| info.lines().any(|line| line.trim_end() == pid)) {
+                    return node;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        panic!("no redis-server answers after {PORTS_TRIED} tries");
+    }
+
+    fn try_start() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (port, bus) = (free_port(), free_port());
         let settings = [
@@ -111,6 +135,17 @@ impl Node {
             .is_some_and(|role| role.starts_with("master"))
     }
 
+    /// How far the stream of its writes is, in bytes.
+    pub(crate) fn offset(&self) -> u64 {
+        let info = self.ask(&["info", "replication"]).expect("answers");
+        let offset = |name: &str| {
+            info.lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        };
+        let offset = offset("slave_repl_offset:").or_else(|| offset("master_repl_offset:"));
+        offset.expect("it says so")
+    }
+
     /// Ends it as a crash does.
     pub(crate) fn kill(&self) {
         kill_process(self.pid, Signal::KILL).expect("is killed");
@@ -133,9 +168,15 @@ impl Drop for Node {
     }
 }
 
+/// A free port that the system gives nobody by itself, so that it is free a moment later as well.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-    listener.local_addr().expect("is bound").port()
+    loop {
+        let random = RandomState::new().build_hasher().finish() % 20_000;
+        let port = 10_000 + u16::try_from(random).expect("is small");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Waits until `check` holds.
@@ -176,10 +217,6 @@ impl RedisCluster {
         }
         let nodes: Vec<_> = (0..2 * PRIMARIES).map(|_| Node::start()).collect();
         let cluster = Self { nodes };
-        until("all nodes answer", || {
-            let answers = |node: &Node| node.ask(&["ping"]).is_some_and(|a| a.trim() == "PONG");
-            cluster.nodes.iter().all(answers)
-        });
         cluster.meet();
         cluster
     }

@@ -225,6 +225,7 @@ impl Peer {
             peer_id: self.welcome.peer_id.clone(),
             lease_token: self.welcome.lease_token.clone(),
             free_bytes: 1 << 30,
+            compare: false,
         }
     }
 

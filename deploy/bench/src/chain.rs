@@ -179,8 +179,6 @@ async fn announce(locator: &Process, names: &[String]) -> anyhow::Result<()> {
             peer_key: key.as_bytes().to_vec().into(),
             public_url: "http://127.0.0.1:9".to_owned(),
             port: 9,
-            site: String::new(),
-            free_bytes: 0,
             ..Default::default()
         })
         .await?

@@ -28,11 +28,14 @@ mod network;
 mod overlay_port;
 mod partials;
 mod reach;
+#[path = "../../../central-server/tests/it/redis_cluster.rs"]
+mod redis_cluster;
 mod restart;
 mod resumed;
 mod room;
 mod semantics;
 mod sessions;
+mod shared_directory;
 mod sizes;
 mod start;
 mod support;

@@ -42,6 +42,7 @@ impl Announcing {
             presence: Arc::new(Presence::with_url(Some(url))),
             door: Arc::new(Door::new(PeerKey::from_bytes([7; 32]), channel.clone())),
             wanted: watch::channel(None).1,
+            directories: Arc::default(),
             stopping,
         };
         let mut tasks = JoinSet::new();

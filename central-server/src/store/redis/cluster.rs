@@ -3,15 +3,15 @@
 //! Invariant: no call takes longer than [`WITHIN`]; within it the client follows a cluster that
 //! moves slots or promotes a replica. Every script may run twice.
 
-use std::{fmt, path::PathBuf, str::FromStr, sync::OnceLock, time::Duration};
+use std::{fmt, ops::ControlFlow, path::PathBuf, str::FromStr, sync::OnceLock, time::Duration};
 
 use redis::{
-    Cmd, ErrorKind, FromRedisValue, ServerErrorKind, Value,
+    Cmd, ErrorKind, FromRedisValue, RedisError, RetryMethod, ServerErrorKind, Value,
     cluster::ClusterClientBuilder,
     cluster_async::ClusterConnection,
     cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, error::Elapsed, sleep, timeout, timeout_at};
 
 use crate::store::StoreError;
 
@@ -22,8 +22,10 @@ const CONNECT_WITHIN: Duration = Duration::from_millis(500);
 /// Time for a call, retries included: a replica takes over in that time when the cluster's
 /// `cluster-node-timeout` is a second.
 const WITHIN: Duration = Duration::from_millis(2_800);
-/// Retries of a call, and how many milliseconds lie between them.
-const RETRIES: u32 = 32;
+/// Pause before a call that failed is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Retries of the client itself, and how many milliseconds lie between them.
+const RETRIES: u32 = 8;
 const RETRY_WAIT_MS: (u64, u64) = (20, 150);
 /// Nodes that may be named.
 const MAX_NODES: usize = 64;
@@ -177,7 +179,14 @@ impl Cluster {
     /// Runs a command.
     pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
         let mut connection = self.connection.clone();
-        command.query_async(&mut connection).await.map_err(engine)
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            let answer = timeout_at(deadline, command.query_async(&mut connection)).await;
+            match judge(answer, deadline) {
+                ControlFlow::Break(answer) => return answer,
+                ControlFlow::Continue(()) => sleep(PAUSE).await,
+            }
+        }
     }
 
     /// Runs a script on what belongs to `tag`.
@@ -188,16 +197,20 @@ impl Cluster {
         arguments: &[Vec<u8>],
     ) -> Result<T, StoreError> {
         let mut connection = self.connection.clone();
-        let mut short = redis::cmd("EVALSHA");
-        short.arg(&script.hash).arg(1).arg(tag).arg(arguments);
-        let answer = short.query_async(&mut connection).await;
-        match answer {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let mut whole = redis::cmd("EVAL");
-                whole.arg(script.text).arg(1).arg(tag).arg(arguments);
-                whole.query_async(&mut connection).await.map_err(engine)
+        let deadline = Instant::now() + WITHIN;
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&script.hash).arg(1).arg(tag).arg(arguments);
+        loop {
+            let answer = timeout_at(deadline, command.query_async(&mut connection)).await;
+            if is_unknown_script(&answer) {
+                command = redis::cmd("EVAL");
+                command.arg(script.text).arg(1).arg(tag).arg(arguments);
+                continue;
             }
-            answer => answer.map_err(engine),
+            match judge(answer, deadline) {
+                ControlFlow::Break(answer) => return answer,
+                ControlFlow::Continue(()) => sleep(PAUSE).await,
+            }
         }
     }
 
@@ -216,8 +229,35 @@ impl Cluster {
     }
 }
 
+type Answer<T> = Result<Result<T, RedisError>, Elapsed>;
+
+fn is_unknown_script<T>(answer: &Answer<T>) -> bool {
+    const UNKNOWN: ErrorKind = ErrorKind::Server(ServerErrorKind::NoScript);
+    matches!(answer, Ok(Err(error)) if error.kind() == UNKNOWN)
+}
+
+/// Whether that is the answer, or there is time to ask again. The client's own retries are used up
+/// at once where a dead node refuses connections.
+fn judge<T>(answer: Answer<T>, deadline: Instant) -> ControlFlow<Result<T, StoreError>> {
+    let error = match answer {
+        Ok(Ok(answer)) => return ControlFlow::Break(Ok(answer)),
+        Ok(Err(error)) => error,
+        Err(_) => {
+            let silent = format!("the cluster does not answer within {WITHIN:?}");
+            return ControlFlow::Break(Err(StoreError::Engine(silent)));
+        }
+    };
+    let is_final = matches!(error.retry_method(), RetryMethod::NoRetry)
+        && error.kind() != ErrorKind::ClusterConnectionNotFound;
+    if is_final || Instant::now() + PAUSE >= deadline {
+        return ControlFlow::Break(Err(engine(error)));
+    }
+    log::debug!("the cluster is asked again: {error}");
+    ControlFlow::Continue(())
+}
+
 /// An error of the cluster.
-pub(super) fn engine(error: redis::RedisError) -> StoreError {
+pub(super) fn engine(error: RedisError) -> StoreError {
     let text = error.to_string();
     if text.contains("OOM ") {
         return StoreError::DiskFull(text);

@@ -125,13 +125,20 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Remembers whether the engine fails.
+    /// Remembers whether the engine fails, and says so when that begins and when it ends.
     fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        match &result {
-            Err(error) if error.is_fault() => *lock(&self.fault) = Some(error.clone()),
-            Ok(_) => *lock(&self.fault) = None,
-            Err(_) => {}
+        let now = result.as_ref().err().filter(|error| error.is_fault());
+        if now.is_none() && result.is_err() {
+            return result;
         }
+        let mut fault = lock(&self.fault);
+        match (&*fault, now) {
+            (None, Some(error)) => log::warn!("the cluster fails: {error}"),
+            (Some(_), None) => log::info!("the cluster answers again"),
+            _ => {}
+        }
+        *fault = now.cloned();
+        drop(fault);
         result
     }
 
@@ -231,11 +238,11 @@ impl Store for RedisStore {
     }
 
     async fn find(&self, key: &Key, among: &Among<'_>) -> Result<Vec<Found>, StoreError> {
-        self.find_all(key, among).await
+        self.noting(self.find_all(key, among).await)
     }
 
     async fn walk(&self, walk: &Walk<'_>, among: &Among<'_>) -> Result<WalkPage, StoreError> {
-        self.walk_all(walk, among).await
+        self.noting(self.walk_all(walk, among).await)
     }
 
     fn counts(&self) -> Counts {

@@ -166,7 +166,10 @@ impl Door {
             match within(ANSWER_WITHIN, directory.register(request)).await {
                 Ok(registered) => {
                     let registered = registered.into_inner();
-                    self.registered(&registered.session_token);
+                    // There is a session already: the token is not used, and stays good.
+                    if !is_elsewhere(&registered) {
+                        self.registered(&registered.session_token);
+                    }
                     return Ok(registered);
                 }
                 Err(status) if status.code() == Code::Unauthenticated && !is_last => {
@@ -252,6 +255,11 @@ impl Door {
             log::debug!("a session was not ended: {}", status.message());
         }
     }
+}
+
+/// Whether a locator answers that this peer has a lease in its directory already, at another one.
+pub(super) fn is_elsewhere(registered: &RegisterResponse) -> bool {
+    registered.lease_token.is_empty() && !registered.directory.is_empty()
 }
 
 /// The answer, unless it takes longer than `time`.

@@ -1,17 +1,18 @@
-//! The strategy `central`: asks the central locators, in order.
+//! The strategy `central`: asks the central locators, in order; those that share a directory in any.
 //!
 //! A locator that failed a moment ago is asked last, so that a dead one does not cost every
 //! lookup its timeout. What a locator receives says what is looked up and nothing of who asked.
 
 pub mod account;
+mod comparing;
 mod convert;
-mod fingerprint;
+pub mod directories;
 mod lookups;
 pub mod presence;
 mod refused;
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -27,7 +28,10 @@ use vecino_rest::{
     body::{LocateQuery, Provider, SearchPage, SearchQuery, Variant},
 };
 
-use self::lookups::{Answer, Failure, Lookups};
+use self::{
+    directories::Directories,
+    lookups::{Answer, Failure, Lookups},
+};
 use super::{LocateError, Lookup, Strategy, StrategyKind};
 
 /// How long a connection may take to come about.
@@ -56,6 +60,7 @@ pub fn channel(locator: &PeerUrl) -> Result<Channel, tonic::transport::Error> {
 
 #[derive(Debug)]
 struct Remote {
+    locator: PeerUrl,
     lookups: Lookups,
     directory: DirectoryClient<Channel>,
     failed_at: Mutex<Option<Instant>>,
@@ -118,20 +123,46 @@ async fn answer<T>(
 #[derive(Debug)]
 pub struct Central {
     remotes: Vec<Remote>,
+    directories: Arc<Directories>,
 }
 
 impl Central {
     /// Asks these locators, in this order. Must be called on the runtime that is to carry the
     /// connections.
-    pub fn new(channels: impl IntoIterator<Item = Channel>) -> Self {
-        let remote = |channel: Channel| Remote {
+    pub fn new(
+        locators: impl IntoIterator<Item = (PeerUrl, Channel)>,
+        directories: Arc<Directories>,
+    ) -> Self {
+        let remote = |(locator, channel): (PeerUrl, Channel)| Remote {
+            locator,
             lookups: Lookups::start(channel.clone()),
             directory: DirectoryClient::new(channel),
             failed_at: Mutex::default(),
         };
         Self {
-            remotes: channels.into_iter().map(remote).collect(),
+            remotes: locators.into_iter().map(remote).collect(),
+            directories,
         }
+    }
+
+    /// In the order in which they are asked: as they are configured, but that those that share a
+    /// directory share the questions, and that those that failed lately come last.
+    fn in_order(&self) -> Vec<&Remote> {
+        let directories: Vec<_> = self
+            .remotes
+            .iter()
+            .map(|remote| self.directories.of(&remote.locator))
+            .collect();
+        let group = |place: usize| {
+            let directory = directories[place];
+            let same = directories.iter().position(|other| *other == directory);
+            same.filter(|_| directory.is_some()).unwrap_or(place)
+        };
+        let mut remotes: Vec<_> = self.remotes.iter().enumerate().collect();
+        remotes.sort_by_cached_key(|(place, remote)| {
+            (remote.failed_lately(), group(*place), rand::random::<u32>())
+        });
+        remotes.into_iter().map(|(_, remote)| remote).collect()
     }
 
     /// The first answer. Locators are asked in order, the next one when one fails, or when it is
@@ -140,11 +171,7 @@ impl Central {
     where
         F: Future<Output = Result<T, LocateError>>,
     {
-        let (last, first): (Vec<_>, Vec<_>) = self
-            .remotes
-            .iter()
-            .partition(|remote| remote.failed_lately());
-        let mut waiting = first.into_iter().chain(last);
+        let mut waiting = self.in_order().into_iter();
         let mut asked = FuturesUnordered::new();
         loop {
             let next = waiting.next();

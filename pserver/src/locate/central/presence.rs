@@ -4,7 +4,9 @@
 //! Invariant: while a session lives, the locator's records of this peer follow the catalogue:
 //! after registering, buckets whose fingerprints differ are replaced; from then on each change is
 //! announced in order. Falling behind the catalogue ends the session, and the next one compares
-//! again. What is held in part is told anew in each session: the locator forgets it with the lease. Each configured locator has a session of its own, so that any of them knows this peer.
+//! again. What is held in part is told anew in each session: the locator forgets it with the lease. Each configured locator has a session of its own, so that any of them knows this peer; of those
+//! that share a directory one has it, and the next when that ends. A shared directory may lose what
+//! it acknowledged: now and then it says what it holds, and buckets that differ are replaced.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -30,8 +32,9 @@ use vecino_rest::{Digest, Name, PeerKey, PeerUrl};
 
 use super::{
     ANSWER_WITHIN,
-    account::{Barred, Door, Wanted, within},
-    fingerprint::compare,
+    account::{Barred, Door, Wanted, is_elsewhere, within},
+    comparing::{Comparing, compare},
+    directories::Directories,
     refused::{is_first_system, mend, reason},
 };
 use crate::content::{
@@ -163,6 +166,8 @@ pub struct Announcer {
     pub door: Arc<Door>,
     /// As whom to log in, where that is asked for.
     pub wanted: watch::Receiver<Wanted>,
+    /// The directories of all locators.
+    pub directories: Arc<Directories>,
     /// Becomes true when the peer stops.
     pub stopping: watch::Receiver<bool>,
 }
@@ -288,10 +293,24 @@ impl Announcer {
         // Before the snapshot below, so that nothing falls between.
         let mut partials = self.store.catalogue().follow_partials();
         let (mut changes, followed_from) = self.store.catalogue().follow_numbered();
+        let directories = self.directories.clone();
+        let turn = directories.turn().await;
         let request = self.registration();
         let registered = self.door.register(&mut client, request, &mut self.wanted);
         let registered = registered.await?;
         *wait = BACKOFF.0;
+        let directory = directories.learn(&self.locator, &registered.directory);
+        if let Some(directory) = directory.filter(|_| is_elsewhere(&registered)) {
+            drop((turn, changes, partials));
+            log::info!("standing by at locator {}", self.locator);
+            tokio::select! {
+                () = directories.free(&directory) => {}
+                () = stopped(&mut self.stopping) => return Ok(End::Stopping),
+            }
+            return Ok(End::Again);
+        }
+        let _held = directory.map(|directory| directories.hold(directory));
+        drop(turn);
         if self.public_url.is_none() {
             self.presence.set_url(&registered.public_url);
         }
@@ -329,6 +348,9 @@ impl Announcer {
         // No acknowledgement tells the number when there is nothing to announce.
         self.presence.announced.store(known, Ordering::Relaxed);
         let mut differing = differing.into_iter();
+        // The change up to which the locator knows all when none of them differs any more.
+        let mut as_of = followed_from;
+        let mut comparing = Comparing::default();
         log::info!(
             "registered at locator {}; {} of 256 buckets differ",
             self.locator,
@@ -356,18 +378,27 @@ impl Announcer {
                         peer_id: registered.peer_id.clone(),
                         lease_token: registered.lease_token.clone(),
                         free_bytes: self.store.room_for_copies(),
+                        compare: comparing.is_wanted(outbox.sent),
                     };
                     // One is in flight already when it does not answer: the pings decide.
                     let _ = keep_alives.try_send(request);
                 }
-                answer = alive.message() => match answer? {
-                    Some(_) => {}
-                    None => return Err(ended()),
-                },
+                answer = alive.message() => {
+                    let theirs = answer?.ok_or_else(ended)?.fingerprints;
+                    let is_idle = differing.as_slice().is_empty() && changes.is_empty();
+                    if !theirs.is_empty() && comparing.may(is_idle, outbox.sent, outbox.acknowledged) {
+                        let (now, _) = compare(&self.store, &theirs);
+                        if !now.is_empty() {
+                            log::warn!("the locator lost records: {} of 256 buckets differ", now.len());
+                        }
+                        differing = now.into_iter();
+                        as_of = outbox.change;
+                    }
+                }
                 ack = outbox.acks.message() => outbox.acknowledge(ack?.ok_or_else(ended)?),
                 bucket = async { differing.next() }, if !differing.as_slice().is_empty() && outbox.has_room() => {
                     if differing.as_slice().is_empty() {
-                        outbox.change = followed_from;
+                        outbox.change = as_of;
                     }
                     if let Some(bucket) = bucket {
                         outbox.replace(bucket, self.store.catalogue().bucket(bucket)).await?;
@@ -408,6 +439,12 @@ impl Announcer {
             free_bytes: self.store.room_for_copies(),
             // The door has it.
             session_token: Bytes::new(),
+            registered_in: self
+                .directories
+                .held()
+                .into_iter()
+                .map(|directory| directory.to_vec().into())
+                .collect(),
         }
     }
 }

@@ -1,0 +1,137 @@
+//! Which locators share a directory, and at which one this peer has its lease.
+//!
+//! Invariant: in each directory at most one session is meant to be; the others of its locators
+//! stand by until that has ended. Locators that say nothing of a directory have one of their own.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{MutexGuard, watch},
+    time::timeout,
+};
+use vecino_rest::PeerUrl;
+
+/// What tells one directory from another.
+pub(super) type Id = [u8; 16];
+
+/// How long a session waits until another one has registered, so that it knows where.
+const TURN_WITHIN: Duration = Duration::from_millis(500);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Directories {
+    /// The directories with a session, and which.
+    held: watch::Sender<BTreeMap<Id, u64>>,
+    sessions: AtomicU64,
+    of_locators: Mutex<BTreeMap<String, Id>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Directories {
+    /// One session registers after the other, unless that takes long.
+    pub(super) async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        timeout(TURN_WITHIN, self.turn.lock()).await.ok()
+    }
+
+    /// The directories with a session.
+    pub(super) fn held(&self) -> Vec<Id> {
+        self.held.borrow().keys().copied().collect()
+    }
+
+    /// A locator says which directory it has.
+    pub(super) fn learn(&self, locator: &PeerUrl, directory: &[u8]) -> Option<Id> {
+        let mut known = self
+            .of_locators
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let id = directory.try_into().ok();
+        match id {
+            Some(id) => known.insert(locator.to_string(), id),
+            None => known.remove(&locator.to_string()),
+        };
+        id
+    }
+
+    /// The directory of a locator, as far as it is shared and known.
+    pub(super) fn of(&self, locator: &PeerUrl) -> Option<Id> {
+        let known = self
+            .of_locators
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        known.get(&locator.to_string()).copied()
+    }
+
+    /// A session in a directory begins; it takes the place of an earlier one, whose lease it ended.
+    pub(super) fn hold(&self, directory: Id) -> Held<'_> {
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.held.send_modify(|held| {
+            held.insert(directory, session);
+        });
+        Held {
+            directories: self,
+            directory,
+            session,
+        }
+    }
+
+    /// Waits until there is no session in a directory.
+    pub(super) async fn free(&self, directory: &Id) {
+        let mut held = self.held.subscribe();
+        // It fails when the sender is gone, which this borrows.
+        let _ = held.wait_for(|held| !held.contains_key(directory)).await;
+    }
+}
+
+/// A session in a directory, until it is dropped.
+pub(super) struct Held<'a> {
+    directories: &'a Directories,
+    directory: Id,
+    session: u64,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.directories.held.send_if_modified(|held| {
+            let is_this = held.get(&self.directory) == Some(&self.session);
+            is_this && held.remove(&self.directory).is_some()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_stands_by_is_told_when_the_last_session_ends() {
+        let directories = Directories::default();
+        let id = [1; 16];
+        directories.free(&id).await;
+        let first = directories.hold(id);
+        let second = directories.hold(id);
+        drop(first);
+        assert_eq!(directories.held(), [id], "the second goes on");
+        let waits = timeout(Duration::from_millis(20), directories.free(&id)).await;
+        assert!(waits.is_err());
+        drop(second);
+        directories.free(&id).await;
+    }
+
+    #[test]
+    fn a_locators_directory_is_what_it_said_last() {
+        let directories = Directories::default();
+        let locator = PeerUrl::parse("http://10.0.0.1:1").expect("valid");
+        assert_eq!(directories.of(&locator), None);
+        assert_eq!(directories.learn(&locator, &[2; 16]), Some([2; 16]));
+        assert_eq!(directories.of(&locator), Some([2; 16]));
+        assert_eq!(directories.learn(&locator, &[]), None);
+        assert_eq!(directories.of(&locator), None);
+    }
+}

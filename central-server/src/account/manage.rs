@@ -65,6 +65,18 @@ pub async fn remove(store: &dyn Store, user: UserName) -> Result<(), ManageError
     was_there.then_some(()).ok_or(ManageError::Unknown(user))
 }
 
+/// Ends the leases of the peers that are logged in as `user`, where no locator was told to: those
+/// that share the store learn it from there.
+pub async fn put_out(store: &dyn Store, user: &UserName, now_ms: i64) -> Result<(), StoreError> {
+    let mut out = Vec::new();
+    for (peer, row) in store.peers().await? {
+        if row.session.is_some_and(|session| session.user == *user) {
+            out.push((peer, row.token));
+        }
+    }
+    store.lapse(out, now_ms).await
+}
+
 /// Some accounts, in the order of their users' names, those after `after`.
 pub async fn list(store: &dyn Store, after: Option<&UserName>) -> Result<Vec<Account>, StoreError> {
     store.accounts(after, PAGE).await

@@ -29,7 +29,7 @@ use crate::{
     store::{Account, Expect, Session, Store, StoreError, TokenHash},
 };
 use backoff::Backoff;
-pub use manage::{ManageError, add, list, remove, set_password};
+pub use manage::{ManageError, add, list, put_out, remove, set_password};
 use password::Hasher;
 pub use password::hash as hash_password;
 use session::Pending;

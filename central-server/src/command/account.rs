@@ -50,6 +50,7 @@ pub(super) async fn run(verb: Account, config: &Config) -> anyhow::Result<()> {
                 Place::Stopped(store) => {
                     let hash = hash_password(&password)?;
                     account::set_password(&*store, args.user.clone(), hash).await?;
+                    account::put_out(&*store, &args.user, Clock::default().wall_ms()).await?;
                     store.close().await;
                 }
             }
@@ -66,6 +67,7 @@ pub(super) async fn run(verb: Account, config: &Config) -> anyhow::Result<()> {
                 }
                 Place::Stopped(store) => {
                     account::remove(&*store, user.clone()).await?;
+                    account::put_out(&*store, &user, Clock::default().wall_ms()).await?;
                     store.close().await;
                 }
             }

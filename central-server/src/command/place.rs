@@ -72,7 +72,7 @@ pub(super) async fn open(config: &Config, missing: Missing) -> anyhow::Result<Ar
         StoreUrl::Redb(file) if missing == Missing::IsAnError && !file.exists() => {
             bail!("STORE_URL={}: there is no such store", config.store)
         }
-        StoreUrl::Redb(_) => {}
+        StoreUrl::Redb(_) | StoreUrl::Redis(_) => {}
     }
     Ok(store::open(&config.store, StoreMetrics::default()).await?)
 }

@@ -15,5 +15,6 @@ mod process;
 mod redis_cluster;
 mod searching;
 mod shared;
+mod shared_accounts;
 mod support;
 mod zones;

@@ -17,6 +17,8 @@ use crate::store::StoreError;
 
 /// Time for a node to answer; the client's own default.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// Time for a replica to have what must not be lost.
+const REPLICA_WITHIN: Duration = Duration::from_millis(500);
 /// Time for a connection to come about.
 const CONNECT_WITHIN: Duration = Duration::from_millis(500);
 /// Time for a call, retries included: a replica takes over in that time when the cluster's
@@ -115,11 +117,13 @@ impl Script {
 /// All scripts.
 pub(super) struct Scripts {
     pub(super) apply: Script,
+    pub(super) end_session: Script,
     pub(super) exchange: Script,
     pub(super) find: Script,
     pub(super) forget: Script,
     pub(super) held: Script,
     pub(super) lapse: Script,
+    pub(super) put_account: Script,
     pub(super) register: Script,
     pub(super) unlist: Script,
     pub(super) walk: Script,
@@ -130,11 +134,13 @@ pub(super) fn scripts() -> &'static Scripts {
     static SCRIPTS: OnceLock<Scripts> = OnceLock::new();
     SCRIPTS.get_or_init(|| Scripts {
         apply: Script::new(include_str!("apply.lua")),
+        end_session: Script::new(include_str!("end_session.lua")),
         exchange: Script::new(include_str!("exchange.lua")),
         find: Script::new(include_str!("find.lua")),
         forget: Script::new(include_str!("forget.lua")),
         held: Script::new(include_str!("held.lua")),
         lapse: Script::new(include_str!("lapse.lua")),
+        put_account: Script::new(include_str!("put_account.lua")),
         register: Script::new(include_str!("register.lua")),
         unlist: Script::new(include_str!("unlist.lua")),
         walk: Script::new(include_str!("walk.lua")),
@@ -145,6 +151,8 @@ pub(super) fn scripts() -> &'static Scripts {
 #[derive(Clone)]
 pub(super) struct Cluster {
     connection: ClusterConnection,
+    /// For changes that wait for a replica: whatever else is asked does not wait with them.
+    waiting: ClusterConnection,
 }
 
 impl Cluster {
@@ -169,11 +177,21 @@ impl Cluster {
         }
         let reason = |error| format!("no Redis Cluster answers there: {error}");
         let client = builder.build().map_err(reason)?;
-        let connection = timeout(WITHIN, client.get_async_connection()).await;
-        let connection = connection
+        let patient = redis::cluster::ClusterConfig::new()
+            .set_connection_timeout(CONNECT_WITHIN)
+            .set_response_timeout(REPLICA_WITHIN + ANSWER_WITHIN);
+        let both = async {
+            let connection = client.get_async_connection().await?;
+            let waiting = client.get_async_connection_with_config(patient).await?;
+            Ok(Self {
+                connection,
+                waiting,
+            })
+        };
+        timeout(WITHIN, both)
+            .await
             .map_err(|_| format!("no Redis Cluster answers there within {WITHIN:?}"))?
-            .map_err(reason)?;
-        Ok(Self { connection })
+            .map_err(reason)
     }
 
     /// Runs a command.
@@ -214,6 +232,62 @@ impl Cluster {
         }
     }
 
+    /// Runs a script that must not be lost when another node takes over: where the node has
+    /// replicas, one of them has the change as well when this returns.
+    pub(super) async fn run_surely(
+        &self,
+        script: &Script,
+        tag: &str,
+        arguments: &[Vec<u8>],
+    ) -> Result<u64, StoreError> {
+        let mut connection = self.waiting.clone();
+        let deadline = Instant::now() + WITHIN;
+        // In one pipeline: waiting is for what was changed on the same connection.
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("EVAL").arg(script.text).arg(1).arg(tag);
+        pipeline.arg(arguments);
+        let replicas = usize::from(self.has_replicas(tag).await?);
+        let within_ms = u64::try_from(REPLICA_WITHIN.as_millis()).unwrap_or(u64::MAX);
+        pipeline.cmd("WAIT").arg(replicas).arg(within_ms);
+        loop {
+            let answer = timeout_at(deadline, pipeline.query_async(&mut connection)).await;
+            let (done, having): (u64, usize) = match judge(answer, deadline) {
+                ControlFlow::Break(answer) => answer?,
+                ControlFlow::Continue(()) => {
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            if having < replicas {
+                return Err(StoreError::Engine(format!(
+                    "no replica took the change within {REPLICA_WITHIN:?}, so that it might be \
+                     lost: see CLUSTER NODES, and try again"
+                )));
+            }
+            return Ok(done);
+        }
+    }
+
+    /// Whether the node that has `tag` has replicas, be they there or not.
+    async fn has_replicas(&self, tag: &str) -> Result<bool, StoreError> {
+        let mut connection = self.waiting.clone();
+        let deadline = Instant::now() + WITHIN;
+        let mut pipeline = redis::pipe();
+        // The key leads to the node.
+        pipeline.cmd("EXISTS").arg(tag).ignore();
+        pipeline.cmd("CLUSTER").arg("NODES");
+        loop {
+            let answer = timeout_at(deadline, pipeline.query_async(&mut connection)).await;
+            match judge(answer, deadline) {
+                ControlFlow::Break(answer) => {
+                    let (nodes,): (String,) = answer?;
+                    return Ok(lists_replicas(&nodes));
+                }
+                ControlFlow::Continue(()) => sleep(PAUSE).await,
+            }
+        }
+    }
+
     /// What each primary says to a command.
     pub(super) async fn of_primaries(&self, command: Cmd) -> Result<Vec<String>, StoreError> {
         let mut connection = self.connection.clone();
@@ -227,6 +301,19 @@ impl Cluster {
         });
         texts.collect()
     }
+}
+
+/// Whether a node that says this of its cluster has replicas.
+fn lists_replicas(nodes: &str) -> bool {
+    // Id, address, flags, id of the primary, ...
+    let lines = nodes.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        Some((words.next()?, words.nth(1)?, words.next()?))
+    });
+    let lines: Vec<_> = lines.collect();
+    let is_this = |flags: &str| flags.split(',').any(|flag| flag == "myself");
+    let this = lines.iter().find(|(_, flags, _)| is_this(flags));
+    this.is_some_and(|(id, ..)| lines.iter().any(|(.., primary)| primary == id))
 }
 
 type Answer<T> = Result<Result<T, RedisError>, Elapsed>;
@@ -268,6 +355,22 @@ pub(super) fn engine(error: RedisError) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn replicas_are_those_of_the_node_that_answers() {
+        let nodes = |of_a: &str| {
+            format!(
+                "aa 127.0.0.1:1@2,, myself,master - 0 1 1 connected 0-8191\n\
+                 bb 127.0.0.1:2@3,, master - 0 1 2 connected 8192-16383\n\
+                 cc 127.0.0.1:3@4,, slave {of_a} 0 1 1 connected\n"
+            )
+        };
+        assert!(lists_replicas(&nodes("aa")));
+        assert!(!lists_replicas(&nodes("bb")));
+        let failed = nodes("aa").replace("slave", "slave,fail");
+        assert!(lists_replicas(&failed), "it may take over yet");
+        assert!(!lists_replicas(""));
+    }
 
     #[test]
     fn clusters_are_named_by_some_of_their_nodes() {

@@ -17,19 +17,21 @@
 //!
 //! Peers are in [`SHARDS`] shards. Of a shard `S`: `S:rows` (hash: number to epoch and row),
 //! `S:kept` (hash: number to epoch and free bytes), `S:seen` (sorted set: number by the time of its
-//! last keep-alive), `S:gone` (by the time at which it lapsed). `{NS.id.ID}` has the number of
+//! last keep-alive), `S:gone` (by the time at which it lapsed). Accounts are in as many shards, by a
+//! hash of the user's name. Of a shard `A`: `A:rows` (hash: name to stamp, time and password's
+//! hash), `A:users` (sorted set of the names, for listing). `{NS.id.ID}` has the number of
 //! the peer with that id, `{NS.numbers}` the last number given, `{NS.store}` the id of the store.
 
-use vecino_rest::{Digest, Name, PeerId, terms::terms_of};
+use vecino_rest::{Digest, Name, PeerId, UserName, terms::terms_of};
 
 use crate::store::{
-    Found, PeerNo, PeerRow, PeerState, Position, Resource, ResourceNo, StoreError, bucket_of,
-    fingerprint::of_record,
+    Account, Found, PeerNo, PeerRow, PeerState, Position, Resource, ResourceNo, Session,
+    StoreError, bucket_of, fingerprint::of_record,
 };
 
 /// Parts of each side.
 pub(super) const PARTS: u8 = 32;
-/// Shards of peers.
+/// Shards of peers, and of accounts.
 pub(super) const SHARDS: u8 = 16;
 /// Bytes of an id.
 const ID: usize = 24;
@@ -93,6 +95,16 @@ pub(super) fn shard_of(peer: PeerNo) -> u8 {
 
 pub(super) fn shard(namespace: &str, number: u8) -> String {
     format!("{{{namespace}.p{number:02}}}")
+}
+
+/// The shard of an account.
+pub(super) fn accounts_of(namespace: &str, user: &UserName) -> String {
+    let hash = blake3::hash(user.as_str().as_bytes());
+    accounts(namespace, hash.as_bytes()[0] % SHARDS)
+}
+
+pub(super) fn accounts(namespace: &str, number: u8) -> String {
+    format!("{{{namespace}.a{number:02}}}")
 }
 
 pub(super) fn number_of(namespace: &str, id: &PeerId) -> String {
@@ -219,7 +231,8 @@ const PRESENT: u8 = 0;
 const LAPSED: u8 = 1;
 
 /// The row of a peer without the epoch that stands before it: id, token, state, whether the URL is
-/// observed, since when it is gone, length of the site, site, URL. Scripts know the first of them.
+/// observed, since when it is gone, lengths of site and URL, both, and the session, if there is one.
+/// Scripts know where these are.
 pub(super) fn peer_row(peer: &PeerRow) -> Vec<u8> {
     let (state, at_ms) = match peer.state {
         PeerState::Present => (PRESENT, 0),
@@ -231,9 +244,29 @@ pub(super) fn peer_row(peer: &PeerRow) -> Vec<u8> {
     row.extend_from_slice(&[state, u8::from(peer.url_is_observed)]);
     row.extend_from_slice(&at_ms.to_be_bytes());
     row.push(site_bytes);
+    let url_bytes = u16::try_from(peer.url.len()).expect("a URL is a host of 253 bytes at most");
+    row.extend_from_slice(&url_bytes.to_be_bytes());
     row.extend_from_slice(peer.site.as_bytes());
     row.extend_from_slice(peer.url.as_bytes());
+    if let Some(session) = &peer.session {
+        row.extend_from_slice(&session.stamp.to_be_bytes());
+        row.extend_from_slice(&session.token);
+        row.extend_from_slice(&session.ends_ms.to_be_bytes());
+        row.extend_from_slice(session.user.as_str().as_bytes());
+    }
     row
+}
+
+fn read_session(bytes: &[u8]) -> Option<Session> {
+    let (stamp, rest) = bytes.split_first_chunk::<8>()?;
+    let (token, rest) = rest.split_first_chunk::<32>()?;
+    let (ends_ms, user) = rest.split_first_chunk::<8>()?;
+    Some(Session {
+        user: UserName::parse(std::str::from_utf8(user).ok()?).ok()?,
+        stamp: u64::from_be_bytes(*stamp),
+        token: *token,
+        ends_ms: i64::from_be_bytes(*ends_ms),
+    })
 }
 
 /// The epoch and the row.
@@ -245,7 +278,10 @@ pub(super) fn read_peer(row: &[u8]) -> Result<(u64, PeerRow), StoreError> {
         let ([state, observed], rest) = rest.split_first_chunk::<2>()?;
         let (at_ms, rest) = rest.split_first_chunk::<8>()?;
         let (site_bytes, rest) = rest.split_first()?;
-        let (site, url) = rest.split_at_checked(usize::from(*site_bytes))?;
+        let (url_bytes, rest) = rest.split_first_chunk::<2>()?;
+        let (site, rest) = rest.split_at_checked(usize::from(*site_bytes))?;
+        let url_bytes = usize::from(u16::from_be_bytes(*url_bytes));
+        let (url, session) = rest.split_at_checked(url_bytes)?;
         let row = PeerRow {
             id: PeerId::from_bytes(*id),
             url: std::str::from_utf8(url).ok()?.to_owned(),
@@ -257,10 +293,41 @@ pub(super) fn read_peer(row: &[u8]) -> Result<(u64, PeerRow), StoreError> {
                 LAPSED => PeerState::Lapsed(i64::from_be_bytes(*at_ms)),
                 _ => return None,
             },
+            session: match session {
+                [] => None,
+                session => Some(read_session(session)?),
+            },
         };
         Some((u64::from_be_bytes(*epoch), row))
     };
     read().ok_or_else(|| foreign("a peer"))
+}
+
+/// What is kept of an account under its user's name.
+pub(super) fn account_row(account: &Account) -> Vec<u8> {
+    let mut row = account.stamp.to_be_bytes().to_vec();
+    row.extend_from_slice(&account.created_ms.to_be_bytes());
+    row.extend_from_slice(account.password.as_bytes());
+    row
+}
+
+pub(super) fn read_account(user: UserName, row: &[u8]) -> Result<Account, StoreError> {
+    let read = || {
+        let (stamp, rest) = row.split_first_chunk::<8>()?;
+        let (created_ms, password) = rest.split_first_chunk::<8>()?;
+        Some((
+            u64::from_be_bytes(*stamp),
+            i64::from_be_bytes(*created_ms),
+            std::str::from_utf8(password).ok()?.to_owned(),
+        ))
+    };
+    let (stamp, created_ms, password) = read().ok_or_else(|| foreign("an account"))?;
+    Ok(Account {
+        user,
+        password,
+        stamp,
+        created_ms,
+    })
 }
 
 /// Something in the cluster is not of this form.
@@ -312,6 +379,12 @@ mod tests {
             token: [2; 32],
             url_is_observed: true,
             state: PeerState::Lapsed(7),
+            session: Some(Session {
+                user: UserName::parse("josé b").expect("valid"),
+                stamp: u64::MAX,
+                token: [3; 32],
+                ends_ms: 9,
+            }),
         };
         let row = [&5_u64.to_be_bytes()[..], &peer_row(&peer)].concat();
         // Where the scripts look.
@@ -320,7 +393,15 @@ mod tests {
             (&[1; 16][..], &[2; 32][..], LAPSED)
         );
         assert_eq!(row[58..66], 7_i64.to_be_bytes());
-        assert_eq!(read_peer(&row), Ok((5, peer)));
+        assert_eq!(row[66..69], [4, 0, 18], "lengths of site and URL");
+        assert_eq!(read_peer(&row), Ok((5, peer.clone())));
+        // As the script does that ends a session.
+        let without = &row[..69 + 4 + 18];
+        let ended = PeerRow {
+            session: None,
+            ..peer
+        };
+        assert_eq!(read_peer(without), Ok((5, ended)));
         assert!(read_peer(&row[..60]).is_err() && read_resource(&row[..60]).is_err());
     }
 }

@@ -9,6 +9,7 @@
 //! Who is live is shared by [`Sharing`]: the time of each peer's last keep-alive is in a sorted
 //! set, so that one range tells what happened since a locator last asked.
 
+mod accounts;
 mod cluster;
 mod counts;
 mod keys;
@@ -28,12 +29,14 @@ use std::{
 };
 
 use async_trait::async_trait;
+use vecino_rest::{PeerId, UserName};
 
 pub use cluster::{EXPECTED, RedisUrl};
 
 use super::{
-    Among, Change, Counts, DirectoryId, Exchange, Fingerprints, Forgotten, Found, Kept, Key,
-    PeerNo, PeerRow, Registered, Sharing, Store, StoreError, TokenHash, Walk, WalkPage,
+    Account, Among, Change, Counts, DirectoryId, Exchange, Expect, Fingerprints, Forgotten, Found,
+    Kept, Key, PeerNo, PeerRow, Registered, Resource, Sharing, Store, StoreError, TokenHash, Walk,
+    WalkPage,
 };
 use cluster::Cluster;
 use counts::Known;
@@ -211,6 +214,42 @@ impl Store for RedisStore {
             })
         };
         self.noting(registered.await)
+    }
+
+    async fn peer(&self, id: &PeerId) -> Result<Option<(PeerNo, PeerRow)>, StoreError> {
+        self.peer_of(id).await
+    }
+
+    async fn end_session(&self, peer: PeerNo) -> Result<(), StoreError> {
+        self.check_open()?;
+        self.end_session_of(peer).await
+    }
+
+    async fn account(&self, user: &UserName) -> Result<Option<Account>, StoreError> {
+        self.account_of(user).await
+    }
+
+    // What is wrong with a replica is no fault that keeps peers from being found.
+    async fn put_account(&self, account: Account, expect: Expect) -> Result<bool, StoreError> {
+        self.check_open()?;
+        self.put(&account, expect).await
+    }
+
+    async fn remove_account(&self, user: &UserName) -> Result<bool, StoreError> {
+        self.check_open()?;
+        self.remove(user).await
+    }
+
+    async fn accounts(
+        &self,
+        after: Option<&UserName>,
+        limit: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        self.accounts_after(after, limit).await
+    }
+
+    async fn bucket(&self, peer: PeerNo, bucket: u8) -> Result<Vec<Resource>, StoreError> {
+        self.records_of(peer, bucket).await
     }
 
     async fn peers(&self) -> Result<Vec<(PeerNo, PeerRow)>, StoreError> {

@@ -31,7 +31,7 @@ impl RedisStore {
         keys::shard(&self.namespace, number)
     }
 
-    fn shard_of(&self, peer: PeerNo) -> String {
+    pub(super) fn shard_of(&self, peer: PeerNo) -> String {
         self.shard(shard_of(peer))
     }
 
@@ -80,6 +80,20 @@ impl RedisStore {
         let key = keys::number_of(&self.namespace, id);
         let no: Option<u32> = self.cluster.call(redis::cmd("GET").arg(key)).await?;
         Ok(no.map(PeerNo))
+    }
+
+    /// The peer of that id.
+    pub(super) async fn peer_of(
+        &self,
+        id: &PeerId,
+    ) -> Result<Option<(PeerNo, PeerRow)>, StoreError> {
+        let Some(no) = self.number_of(id).await? else {
+            return Ok(None);
+        };
+        let row = self.row(no).await?;
+        // After a failover the number may be another peer's.
+        let row = row.filter(|(_, row)| row.id == *id);
+        Ok(row.map(|(_, row)| (no, row)))
     }
 
     async fn new_number(&self, step: u64) -> Result<PeerNo, StoreError> {

@@ -243,14 +243,14 @@ impl RedisStore {
         part: Part,
         limit: usize,
     ) -> Result<usize, StoreError> {
-        let (tag, arguments) = (part.tag(&self.namespace), [number(peer.0), number(limit)]);
-        let rows: Vec<Option<Vec<u8>>> =
-            self.cluster.run(&scripts().held, &tag, &arguments).await?;
-        if rows.is_empty() {
+        let held = self
+            .held(peer, part, [b"-".to_vec(), b"+".to_vec()], limit)
+            .await?;
+        if held.is_empty() {
             return Ok(0);
         }
         let mut parts = Parts::new();
-        for row in rows.iter().flatten() {
+        for row in held.iter().filter_map(|(_, row)| row.as_ref()) {
             let resource = keys::read_resource(row)?;
             withdraw_from(&mut parts, &resource.name, &resource.digest);
         }
@@ -261,7 +261,50 @@ impl RedisStore {
         });
         self.apply(peer, parts).await?;
         self.apply(peer, by_digest).await?;
-        Ok(rows.len())
+        Ok(held.len())
+    }
+
+    /// Holdings of a peer in a part, in a range, with their rows where these are.
+    async fn held(
+        &self,
+        peer: PeerNo,
+        part: Part,
+        [from, to]: [Vec<u8>; 2],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, StoreError> {
+        let tag = part.tag(&self.namespace);
+        let arguments = [number(peer.0), from, to, number(limit)];
+        let held: Vec<Option<Vec<u8>>> =
+            self.cluster.run(&scripts().held, &tag, &arguments).await?;
+        let held = held
+            .chunks_exact(2)
+            .map(|held| (held[0].clone().unwrap_or_default(), held[1].clone()));
+        Ok(held.collect())
+    }
+
+    /// The records of a peer in a bucket.
+    pub(super) async fn records_of(
+        &self,
+        peer: PeerNo,
+        bucket: u8,
+    ) -> Result<Vec<Resource>, StoreError> {
+        const AT_ONCE: usize = 1_000;
+        let [mut from, to, _] = Stale::Bucket(bucket).arguments();
+        let mut records = Vec::new();
+        loop {
+            let range = [from, to.clone()];
+            let page = self.held(peer, Part::of_bucket(bucket), range, AT_ONCE);
+            let page = page.await?;
+            for row in page.iter().filter_map(|(_, row)| row.as_ref()) {
+                records.push(keys::read_resource(row)?);
+            }
+            match page.last() {
+                Some((last, _)) if page.len() == AT_ONCE => {
+                    from = [b"(", &last[..]].concat();
+                }
+                _ => return Ok(records),
+            }
+        }
     }
 
     /// Removes what is left of a peer by name; whether there may be more.

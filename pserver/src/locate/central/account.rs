@@ -153,8 +153,8 @@ impl Door {
         let _turn = self.turn.lock().await;
         // Now, and not while it waited: somebody may have logged out.
         let wanted = wanted.borrow_and_update().clone();
+        // A login that has just succeeded may not be wanted yet.
         if wanted.is_none() && self.is_logged_in() {
-            *self.state() = State::Needed;
             return Err(Barred::Needed);
         }
         for is_last in [false, true] {

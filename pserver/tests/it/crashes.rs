@@ -50,7 +50,7 @@ const SIZE: usize = 23 * PIECE + 777;
 pub(crate) async fn slow(content: &Content) -> Provider {
     Provider::bent(content, |mut reply, seen| {
         if is_for_bytes(seen) {
-            reply.pace = Some((PIECE / 4, Duration::from_millis(6)));
+            reply.pace = Some((PIECE / 4, Duration::from_millis(20)));
         }
         reply
     })

@@ -1,7 +1,7 @@
 //! What dies in the middle: the own peer, a provider, the locator. A running download goes on
 //! from the next provider, a broken one from what was verified, and nothing unfinished shows.
 
-use std::{fs, ops::Range, path::Path, time::Duration};
+use std::{fs, ops::Range, path::Path};
 
 use vecino_rest::{Kind, body::FileEntry, body::Located, body::Page};
 
@@ -46,29 +46,18 @@ pub(crate) fn asked_again(ranges: &[Range<u64>], verified: &[bool]) -> u64 {
 /// 24 pieces.
 const SIZE: usize = 23 * PIECE + 777;
 
-/// A provider so slow that a test can act in the middle.
-pub(crate) async fn slow(content: &Content) -> Provider {
-    Provider::bent(content, |mut reply, seen| {
-        if is_for_bytes(seen) {
-            reply.pace = Some((PIECE / 4, Duration::from_millis(20)));
-        }
-        reply
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_of_the_own_peer_the_next_download_goes_on_from_what_was_verified() {
     let stage = Stage::start().await;
     let neighbour = stage.peer("neighbour").start().await;
     let plan = stage.peer("own").neighbour(neighbour.addr);
     let content = Content::new("kill the own peer", SIZE);
-    let provider = slow(&content).await;
+    let provider = Provider::slow(&content).await;
     stage.announce_provider("a/big.iso", &provider).await;
 
     let own = plan.spawn().await;
     let mut answer = Request::get(path_of("a/big.iso")).open(own.addr).await;
-    assert!(answer.read_up_to(6 * PIECE).await >= 6 * PIECE);
+    assert!(answer.read_up_to(3 * PIECE).await >= 3 * PIECE);
     // In the middle: nothing shows, neither to clients nor in the directory.
     assert!(own.files().await.is_empty());
     assert!(own.fetched_files().is_empty());
@@ -80,8 +69,9 @@ async fn after_kill_9_of_the_own_peer_the_next_download_goes_on_from_what_was_ve
 
     let before = verified(&parts, &content);
     let count = before.iter().filter(|verified| **verified).count();
-    assert!((6..20).contains(&count), "{count} pieces before the fault");
+    assert!((3..20).contains(&count), "{count} pieces before the fault");
     provider.fixture.forget();
+    provider.hurry();
     let own = plan.spawn().await;
     assert!(own.files().await.is_empty());
     assert!(own.fetched_files().is_empty());
@@ -103,15 +93,15 @@ async fn what_a_crash_left_wrong_under_a_set_piece_is_fetched_again() {
     let neighbour = stage.peer("neighbour").start().await;
     let plan = stage.peer("own").neighbour(neighbour.addr);
     let content = Content::new("a lost page", SIZE);
-    let provider = slow(&content).await;
+    let provider = Provider::slow(&content).await;
     stage.announce_provider("big.iso", &provider).await;
     let own = plan.spawn().await;
     let mut answer = Request::get(path_of("big.iso")).open(own.addr).await;
-    answer.read_up_to(5 * PIECE).await;
+    answer.read_up_to(3 * PIECE).await;
     let parts = own.parts();
     own.kill();
     let mut before = verified(&parts, &content);
-    assert!(before[..5].iter().all(|verified| *verified));
+    assert!(before[..3].iter().all(|verified| *verified));
     // The disk kept the flag of piece 2 and not its bytes.
     let part = parts.join(part_file(&content, "part"));
     let mut bytes = fs::read(&part).unwrap();
@@ -119,6 +109,7 @@ async fn what_a_crash_left_wrong_under_a_set_piece_is_fetched_again() {
     fs::write(&part, bytes).unwrap();
     before[2] = false;
     provider.fixture.forget();
+    provider.hurry();
     let own = plan.spawn().await;
     own.downloads("big.iso", &content).await;
     assert_eq!(asked_again(&provider.ranges(), &before), 0);
@@ -338,12 +329,13 @@ async fn a_download_goes_on_without_the_neighbour_and_the_locator() {
     let neighbour = stage.peer("neighbour").start().await;
     let own = stage.peer("own").neighbour(neighbour.addr).start().await;
     let content = Content::new("alone", SIZE);
-    let provider = slow(&content).await;
+    let provider = Provider::slow(&content).await;
     stage.announce_provider("big.iso", &provider).await;
     let mut answer = Request::get(path_of("big.iso")).open(own.addr).await;
     assert!(answer.read_up_to(PIECE).await < SIZE / 2);
     neighbour.stop().await;
     stage.stop_locator().await;
+    provider.hurry();
     let response = answer.whole().await;
     assert!(response.whole && *response.body == *content.bytes);
 }
@@ -354,7 +346,7 @@ async fn a_client_that_leaves_stops_the_fetching_and_what_was_verified_stays() {
     let neighbour = stage.peer("neighbour").start().await;
     let own = stage.peer("own").neighbour(neighbour.addr).start().await;
     let content = Content::new("left", SIZE);
-    let provider = slow(&content).await;
+    let provider = Provider::slow(&content).await;
     stage.announce_provider("big.iso", &provider).await;
     let mut answer = Request::get(path_of("big.iso")).open(own.addr).await;
     answer.read_up_to(3 * PIECE).await;
@@ -367,6 +359,7 @@ async fn a_client_that_leaves_stops_the_fetching_and_what_was_verified_stays() {
     assert!(received < content.len() * 3 / 4, "{received}");
     let before = verified(&own.parts(), &content);
     provider.fixture.forget();
+    provider.hurry();
     own.downloads("big.iso", &content).await;
     assert_eq!(asked_again(&provider.ranges(), &before), 0);
 }

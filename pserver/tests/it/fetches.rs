@@ -13,7 +13,7 @@ use crate::support::{
     eventually,
     http::Request,
     peer::{Door, Peer},
-    provider::{Provider, is_for_bytes, once},
+    provider::{Provider, once},
     stage::Stage,
 };
 
@@ -46,21 +46,11 @@ async fn ended(own: &Door, id: &str) -> Download {
     now(own, id).await
 }
 
-async fn slow(content: &Content) -> Provider {
-    Provider::bent(content, |mut reply, seen| {
-        if is_for_bytes(seen) {
-            reply.pace = Some((PIECE / 4, Duration::from_millis(10)));
-        }
-        reply
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_runs_and_is_done() {
     let (stage, own, _neighbour) = own_peer().await;
     let content = Content::new("life", 48 * PIECE);
-    let provider = slow(&content).await;
+    let provider = Provider::slow(&content).await;
     stage.announce_provider("life.bin", &provider).await;
     let begun = begin(&own, serde_json::json!({"name": "life.bin"})).await;
     assert_eq!(
@@ -78,6 +68,7 @@ async fn a_download_runs_and_is_done() {
     assert!(before < content.len(), "the load is too low");
     assert!(own.files().await.is_empty());
     assert_eq!(own.status().await.transfers.downloads, 1);
+    provider.hurry();
     let done = ended(&own, &begun.id).await;
     assert_eq!(done.state, DownloadState::Done);
     assert_eq!(
@@ -106,7 +97,7 @@ async fn a_download_runs_and_is_done() {
 async fn a_cancelled_download_stops_and_the_next_goes_on_from_it() {
     let (stage, own, _neighbour) = own_peer().await;
     let content = Content::new("cancel", 16 * PIECE);
-    let provider = slow(&content).await;
+    let provider = Provider::slow(&content).await;
     stage.announce_provider("cancel.bin", &provider).await;
     let begun = begin(&own, serde_json::json!({"name": "cancel.bin"})).await;
     eventually("in the middle", async || {
@@ -136,6 +127,7 @@ async fn a_cancelled_download_stops_and_the_next_goes_on_from_it() {
     assert!(own.fetched_files().is_empty());
     assert_eq!(now(&own, &begun.id).await.state, DownloadState::Cancelled);
 
+    provider.hurry();
     let next = begin(
         &own,
         serde_json::json!({"name": "cancel.bin", "digest": content.digest}),

@@ -1,7 +1,7 @@
 //! `/v1/downloads` across restarts: records stay under their ids, and what ran runs on from what
 //! was verified.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use vecino_rest::{
     Digest,
@@ -10,14 +10,14 @@ use vecino_rest::{
 };
 
 use crate::{
-    crashes::{asked_again, part_file, slow, verified},
+    crashes::{asked_again, part_file, verified},
     support::{
         content::{Content, PIECE},
         eventually,
         http::Request,
         neighbour::{telling, variant},
         peer::Door,
-        provider::Provider,
+        provider::{Provider, is_for_bytes},
         stage::Stage,
         valve::Valve,
     },
@@ -69,7 +69,7 @@ async fn after_kill_9_a_download_runs_on_under_its_id() {
     let neighbour = stage.peer("neighbour").start().await;
     let plan = stage.peer("own").neighbour(neighbour.addr);
     let content = Content::new("kill a download", SIZE);
-    let provider = slow(&content).await;
+    let provider = Provider::slow(&content).await;
     stage.announce_provider("big.iso", &provider).await;
 
     let own = plan.spawn().await;
@@ -79,6 +79,7 @@ async fn after_kill_9_a_download_runs_on_under_its_id() {
     own.kill();
     let before = verified(&parts, &content);
     provider.fixture.forget();
+    provider.hurry();
 
     let own = plan.spawn().await;
     let end = ended(&own, &id).await;
@@ -103,7 +104,7 @@ async fn what_was_accepted_is_known_after_kill_9_at_once() {
     let neighbour = stage.peer("neighbour").start().await;
     let plan = stage.peer("own").neighbour(neighbour.addr);
     let content = Content::new("accepted", SIZE);
-    let provider = slow(&content).await;
+    let provider = Provider::slow(&content).await;
     stage.announce_provider("big.iso", &provider).await;
     let own = plan.spawn().await;
     let mut ids = Vec::new();
@@ -111,10 +112,22 @@ async fn what_was_accepted_is_known_after_kill_9_at_once() {
         ids.push(begin(&own, r#"{"name":"big.iso"}"#).await);
     }
     own.kill();
+    provider.hurry();
     let own = plan.spawn().await;
     for id in ids {
         assert_eq!(ended(&own, &id).await.state, DownloadState::Done);
     }
+}
+
+/// A provider so slow that a download takes many kills.
+async fn slow(content: &Content) -> Provider {
+    Provider::bent(content, |mut reply, seen| {
+        if is_for_bytes(seen) {
+            reply.pace = Some((PIECE / 4, Duration::from_millis(20)));
+        }
+        reply
+    })
+    .await
 }
 
 /// Kills of either side, as many.
@@ -187,7 +200,7 @@ async fn a_download_waits_for_a_neighbour_that_restarts_as_well() {
     let neighbour = stage.peer("neighbour").start().await;
     let plan = stage.peer("own").neighbour(neighbour.addr);
     let content = Content::new("stop a download", SIZE);
-    let provider = slow(&content).await;
+    let provider = Provider::slow(&content).await;
     stage.announce_provider("big.iso", &provider).await;
     let own = plan.start().await;
     let id = begin(&own, r#"{"name":"big.iso"}"#).await;
@@ -201,6 +214,7 @@ async fn a_download_waits_for_a_neighbour_that_restarts_as_well() {
     let waits = record(&own, &id).await;
     assert_eq!(waits.state, DownloadState::Locating, "{:?}", waits.error);
     provider.fixture.forget();
+    provider.hurry();
     let _neighbour = stage.peer("neighbour").set("PORT", port).start().await;
     let end = ended(&own, &id).await;
     assert_eq!(end.state, DownloadState::Done, "{:?}", end.error);
@@ -212,10 +226,10 @@ async fn how_downloads_ended_is_known_after_a_restart() {
     let stage = Stage::start().await;
     let content = Content::new("ended", 3 * PIECE);
     let provider = Provider::honest(&content).await;
-    let hanging = slow(&Content::new("hanging", SIZE)).await;
+    let hanging = Provider::slow(&Content::new("hanging", SIZE)).await;
     let neighbour = telling(vec![
         variant("done", &content, &[provider.fixture.url()]),
-        variant("cancelled", &hanging.content, &[hanging.fixture.url()]),
+        variant("hanging", &hanging.content, &[hanging.fixture.url()]),
     ])
     .await;
     let plan = stage.peer("own").neighbour(neighbour.addr);
@@ -223,7 +237,7 @@ async fn how_downloads_ended_is_known_after_a_restart() {
     let done = begin(&own, r#"{"name":"done"}"#).await;
     let failed = Digest::of(b"nobody's");
     let failed = begin(&own, &format!(r#"{{"name":"done","digest":"{failed}"}}"#)).await;
-    let cancelled = begin(&own, r#"{"name":"cancelled"}"#).await;
+    let cancelled = begin(&own, r#"{"name":"hanging"}"#).await;
     has_verified(&own, &cancelled, 1).await;
     let delete = Request::new("DELETE", route::download(&cancelled));
     assert_eq!(own.send(&delete).await.status, 204);

@@ -6,7 +6,9 @@
 
 use std::{
     cell::Cell,
+    future::pending,
     ops::Range,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -172,7 +174,14 @@ impl Transfer<'_> {
                 if !self.job.is_wanted() || self.job.has(piece) {
                     return Err(Stop::Unwanted);
                 }
-                *rest = incoming.next().await?.ok_or(Fault::Short)?;
+                let mut next = pin!(incoming.next());
+                *rest = loop {
+                    tokio::select! {
+                        more = &mut next => break more?.ok_or(Fault::Short)?,
+                        // Others wait for it: it is told of before more has come.
+                        written = self.written(writing) => writer = written?.or(writer),
+                    }
+                };
                 let received = self.flight.received.get() + rest.len() as u64;
                 self.flight.received.set(received);
             }
@@ -201,11 +210,23 @@ impl Transfer<'_> {
         &self,
         writing: &mut Option<Writing>,
     ) -> Result<Option<Box<PieceWriter>>, Stop> {
-        let Some(block) = writing.take() else {
+        if writing.is_none() {
             return Ok(None);
+        }
+        self.written(writing).await
+    }
+
+    /// The same, but without end when none is being written.
+    async fn written(
+        &self,
+        writing: &mut Option<Writing>,
+    ) -> Result<Option<Box<PieceWriter>>, Stop> {
+        let Some(block) = writing else {
+            return pending().await;
         };
-        let written = block
-            .await
+        let written = block.await;
+        *writing = None;
+        let written = written
             .map_err(|error| Stop::Job(interrupted(error)))?
             .map_err(|error| Stop::Job(JobError::io(error)))?;
         match written {

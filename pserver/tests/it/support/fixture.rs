@@ -9,6 +9,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
 };
 
@@ -48,8 +49,10 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
     /// Where in the content the body begins.
     pub(crate) offset: u64,
-    /// So much of the body at a time, and the wait after each.
+    /// So much of the body at a time, and the wait between.
     pub(crate) pace: Option<(usize, Duration)>,
+    /// No more waits once this is true.
+    pub(crate) hurry: Option<watch::Receiver<bool>>,
     pub(crate) ending: Ending,
 }
 
@@ -64,6 +67,7 @@ impl Reply {
             body,
             offset: 0,
             pace: None,
+            hurry: None,
             ending: Ending::Whole,
         }
     }
@@ -109,9 +113,18 @@ impl Reply {
         let (block, wait) = self
             .pace
             .unwrap_or((self.body.len().max(1), Duration::ZERO));
-        for block in self.body.chunks(block) {
+        for (number, block) in self.body.chunks(block).enumerate() {
+            if number > 0 {
+                let hurried = async {
+                    match self.hurry.clone() {
+                        Some(mut hurry) => hurry.wait_for(|hurry| *hurry).await.is_ok(),
+                        None => std::future::pending().await,
+                    }
+                };
+                // Either is right.
+                let _ = tokio::time::timeout(wait, hurried).await;
+            }
             socket.write_all(block).await?;
-            tokio::time::sleep(wait).await;
         }
         socket.flush().await
     }

@@ -1,13 +1,35 @@
 //! [`Provider`]: a fixture that holds one content, and gives it as honestly as a test says.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
+use tokio::sync::watch;
 use vecino_rest::{body::Pieces, piece::Layout, route};
 
 use super::{
-    content::Content,
+    content::{Content, PIECE},
     fixture::{Fixture, Reply, Seen},
 };
+
+/// See [`Provider::slow`].
+pub(crate) struct Slow {
+    pub(crate) provider: Provider,
+    hurry: watch::Sender<bool>,
+}
+
+impl Slow {
+    /// From now on it is as fast as any.
+    pub(crate) fn hurry(&self) {
+        self.hurry.send_replace(true);
+    }
+}
+
+impl std::ops::Deref for Slow {
+    type Target = Provider;
+
+    fn deref(&self) -> &Provider {
+        &self.provider
+    }
+}
 
 /// Bends an honest reply to a request for bytes.
 pub(crate) type Bend = Arc<dyn Fn(Reply, &Seen) -> Reply + Send + Sync>;
@@ -34,6 +56,20 @@ impl Provider {
             fixture: Fixture::start(Arc::new(conduct)).await,
             content: content.clone(),
         }
+    }
+
+    /// So slow that a test can act in the middle, until it is told to hurry.
+    pub(crate) async fn slow(content: &Content) -> Slow {
+        let (hurry, told) = watch::channel(false);
+        let provider = Self::bent(content, move |mut reply, seen| {
+            if is_for_bytes(seen) {
+                reply.pace = Some((PIECE / 4, Duration::from_millis(200)));
+                reply.hurry = Some(told.clone());
+            }
+            reply
+        })
+        .await;
+        Slow { provider, hurry }
     }
 
     /// The bytes that it was asked for so far, request by request.

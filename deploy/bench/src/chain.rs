@@ -93,9 +93,7 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<()> {
 type Round = (Seen, [f64; 3]);
 
 fn median(rounds: &[Round], value: impl Fn(&Round) -> f64) -> f64 {
-    let mut values: Vec<f64> = rounds.iter().map(value).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
+    load::median(rounds.iter().map(value))
 }
 
 struct Medians {

@@ -1,4 +1,4 @@
-//! The load: connections that each ask one lookup after another over HTTP/1.1, and what they saw.
+//! The load: askers that each ask one thing after another, and what they saw.
 
 use std::{
     net::SocketAddr,
@@ -14,7 +14,11 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
+    time::timeout,
 };
+
+/// How much longer than its length a measurement may take.
+const OVERTIME: Duration = Duration::from_secs(30);
 
 /// What one measurement saw.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +31,64 @@ pub(crate) struct Seen {
     pub(crate) p99: f64,
 }
 
+impl Seen {
+    /// Of latencies and how many lookups each of them was for.
+    pub(crate) fn of(mut latencies: Vec<Duration>, lookups: u64, took: Duration) -> Option<Self> {
+        latencies.sort_unstable();
+        let at = |share: f64| {
+            let index = (latencies.len().checked_sub(1)? as f64 * share) as usize;
+            Some(latencies[index].as_secs_f64() * 1e6)
+        };
+        Some(Self {
+            rate: lookups as f64 / took.as_secs_f64(),
+            p50: at(0.5)?,
+            p99: at(0.99)?,
+        })
+    }
+}
+
+/// The middle one of `values`.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Something that asks over a connection of its own.
+pub(crate) trait Asker: Send + 'static {
+    /// Asks and awaits the answer; how many lookups that was.
+    fn ask(&mut self) -> impl Future<Output = anyhow::Result<u64>> + Send;
+}
+
+/// All `askers` ask, each one question after another, for `length`.
+pub(crate) async fn drive<A: Asker>(askers: Vec<A>, length: Duration) -> anyhow::Result<Seen> {
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for mut asker in askers {
+        tasks.spawn(async move {
+            let (mut latencies, mut lookups) = (Vec::new(), 0);
+            while begun.elapsed() < length {
+                let asked = Instant::now();
+                lookups += asker.ask().await?;
+                latencies.push(asked.elapsed());
+            }
+            anyhow::Ok((latencies, lookups))
+        });
+    }
+    let all = async {
+        let (mut latencies, mut lookups) = (Vec::new(), 0);
+        while let Some(done) = tasks.join_next().await {
+            let (mut seen, asked) = done??;
+            latencies.append(&mut seen);
+            lookups += asked;
+        }
+        Seen::of(latencies, lookups, begun.elapsed()).context("no lookup ended in time")
+    };
+    timeout(length + OVERTIME, all)
+        .await
+        .context("an answer takes too long")?
+}
+
 /// Asks `paths` in turn, beginning where `next` stands, over `connections` connections.
 pub(crate) async fn measure(
     addr: SocketAddr,
@@ -35,47 +97,42 @@ pub(crate) async fn measure(
     connections: usize,
     length: Duration,
 ) -> anyhow::Result<Seen> {
-    let begun = Instant::now();
-    let mut tasks = JoinSet::new();
+    let mut askers = Vec::new();
     for _ in 0..connections {
-        let (paths, next) = (paths.clone(), next.clone());
-        tasks.spawn(async move {
-            let mut connection = Connection::open(addr).await?;
-            let mut latencies = Vec::new();
-            while begun.elapsed() < length {
-                let path = &paths[next.fetch_add(1, Ordering::Relaxed) % paths.len()];
-                let asked = Instant::now();
-                connection.get(path).await?;
-                latencies.push(asked.elapsed());
-            }
-            anyhow::Ok(latencies)
+        askers.push(Paths {
+            connection: Connection::open(addr).await?,
+            paths: paths.clone(),
+            next: next.clone(),
         });
     }
-    let mut latencies = Vec::new();
-    while let Some(done) = tasks.join_next().await {
-        latencies.extend(done??);
-    }
-    let took = begun.elapsed().as_secs_f64();
-    latencies.sort_unstable();
-    let at = |share: f64| {
-        let index = ((latencies.len() - 1) as f64 * share) as usize;
-        latencies[index].as_secs_f64() * 1e6
-    };
-    anyhow::ensure!(!latencies.is_empty(), "no lookup ended in time");
-    Ok(Seen {
-        rate: latencies.len() as f64 / took,
-        p50: at(0.5),
-        p99: at(0.99),
-    })
+    drive(askers, length).await
 }
 
-struct Connection {
+/// Asks paths in turn.
+struct Paths {
+    connection: Connection,
+    paths: Arc<Vec<String>>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Asker for Paths {
+    async fn ask(&mut self) -> anyhow::Result<u64> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.connection
+            .get(&self.paths[next % self.paths.len()])
+            .await?;
+        Ok(1)
+    }
+}
+
+/// A connection of HTTP/1.1.
+pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(addr: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn open(addr: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         Ok(Self {
@@ -84,16 +141,17 @@ impl Connection {
         })
     }
 
-    async fn get(&mut self, path: &str) -> anyhow::Result<()> {
+    /// The body of the answer.
+    pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<&[u8]> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         self.stream.write_all(request.as_bytes()).await?;
         self.buffer.clear();
-        let mut expected = None;
+        let mut body = None;
         loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 anyhow::bail!("the connection ended");
             }
-            if expected.is_none()
+            if body.is_none()
                 && let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n")
             {
                 let head = std::str::from_utf8(&self.buffer[..end])?;
@@ -103,10 +161,12 @@ impl Connection {
                     .filter_map(|line| line.split_once(':'))
                     .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
                     .context("no content-length")?;
-                expected = Some(end + 4 + length.1.trim().parse::<usize>()?);
+                body = Some(end + 4..end + 4 + length.1.trim().parse::<usize>()?);
             }
-            if expected.is_some_and(|expected| self.buffer.len() >= expected) {
-                return Ok(());
+            if let Some(body) = &body
+                && self.buffer.len() >= body.end
+            {
+                return Ok(&self.buffer[body.clone()]);
             }
         }
     }

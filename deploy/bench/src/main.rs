@@ -3,10 +3,13 @@
 //! `lookup-chain` measures a locate through client → own peer → neighbour → locator beside the
 //! same chain of bare echo hops (actix → actix → tonic). The hops are processes of their own, as
 //! Vecino's servers are; they are this program, started again as `echo-…`.
+//!
+//! `locator` measures the locator alone beside a bare echo, Redis, opentracker and SQLite.
 
 mod chain;
 mod echo;
 mod load;
+mod locator;
 mod process;
 
 use std::{process::ExitCode, time::Duration};
@@ -20,6 +23,8 @@ Usage: vecino-bench lookup-chain [--rounds N] [--seconds S] [--connections N,N,.
   --seconds      length of one measurement [default: 3]
   --connections  connections that ask one lookup after another [default: 1,64]
   --names        records in the locator, asked in turn, so that no cache answers [default: 200000]
+
+       vecino-bench locator; see vecino-bench locator --help
 ";
 
 /// What to measure.
@@ -41,6 +46,12 @@ fn main() -> ExitCode {
         ["echo-grpc"] => echo::grpc(),
         ["echo-last", next] => echo::last_hop(next),
         ["echo-first", next] => echo::first_hop(next),
+        ["echo-directory"] => locator::echo(),
+        ["locator", "--help" | "-h"] => {
+            print!("{}", locator::HELP);
+            Ok(())
+        }
+        ["locator", ref options @ ..] => locator::Plan::parse(options).and_then(locator::run),
         ["lookup-chain", ref options @ ..] => plan(options).and_then(chain::run),
         _ => Err(anyhow::anyhow!(
             "unknown arguments {arguments:?}; see --help"

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod announcing;
+mod crashes;
 mod flooded;
 mod hostile;
 mod leases;

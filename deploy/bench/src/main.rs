@@ -12,7 +12,7 @@ mod load;
 mod locator;
 mod process;
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 const HELP: &str = "\
 vecino-bench: Vecino beside bare echo hops
@@ -26,15 +26,6 @@ Usage: vecino-bench lookup-chain [--rounds N] [--seconds S] [--connections N,N,.
 
        vecino-bench locator; see vecino-bench locator --help
 ";
-
-/// What to measure.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    rounds: usize,
-    length: Duration,
-    connections: Vec<usize>,
-    names: usize,
-}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -52,7 +43,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["locator", ref options @ ..] => locator::Plan::parse(options).and_then(locator::run),
-        ["lookup-chain", ref options @ ..] => plan(options).and_then(chain::run),
+        ["lookup-chain", ref options @ ..] => chain::Plan::parse(options).and_then(chain::run),
         _ => Err(anyhow::anyhow!(
             "unknown arguments {arguments:?}; see --help"
         )),
@@ -64,29 +55,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn plan(options: &[&str]) -> anyhow::Result<Plan> {
-    let mut plan = Plan {
-        rounds: 5,
-        length: Duration::from_secs(3),
-        connections: vec![1, 64],
-        names: 200_000,
-    };
-    for option in options.chunks(2) {
-        match *option {
-            ["--rounds", value] => plan.rounds = value.parse()?,
-            ["--seconds", value] => plan.length = Duration::from_secs_f64(value.parse()?),
-            ["--names", value] => plan.names = value.parse()?,
-            ["--connections", value] => {
-                plan.connections = value.split(',').map(str::parse).collect::<Result<_, _>>()?;
-            }
-            _ => anyhow::bail!("unknown option {option:?}; see --help"),
-        }
-    }
-    anyhow::ensure!(
-        plan.rounds > 0 && plan.names > 0,
-        "--rounds and --names are at least 1"
-    );
-    Ok(plan)
 }

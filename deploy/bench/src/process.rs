@@ -24,8 +24,9 @@ const ENDS_WITHIN: Duration = Duration::from_secs(60);
 const PORTS_TRIED: usize = 5;
 
 /// Programs of others, and Debian's packages that have them.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("redis-server", "redis-server"),
+    ("redis-cli", "redis-tools"),
     ("opentracker", "opentracker"),
     ("nginx", "nginx-light"),
     ("python3", "python3"),
@@ -168,7 +169,7 @@ impl Process {
     }
 
     /// Ends it as a crash does.
-    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)
     }
 

@@ -1,9 +1,13 @@
 //! The locator beside others that answer or keep the like: the options, and what they begin.
 
 mod announce;
+mod churn;
+mod cluster;
 mod filled;
 mod grpc;
 mod lookups;
+mod open_loop;
+mod population;
 mod records;
 mod redis;
 mod session;
@@ -16,7 +20,10 @@ use anyhow::Context;
 pub(crate) use grpc::echo;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::process::{Process, check_installed};
+use crate::{
+    chain,
+    process::{Process, check_installed},
+};
 
 pub(crate) const HELP: &str = "\
 The locator beside others that answer or keep the like, all on loopback.
@@ -26,9 +33,14 @@ Usage: vecino-bench locator [OPTIONS]
   --only A,B     which benchmarks [default: all]
                    A  lookups: Locate, LocateStream, bare echo, Redis, opentracker
                    B  announcing until it is durable: Vecino, Redis, SQLite; disk and memory
+                   C  lookups while thousands of peers are idle, announce, die and come back
+                   E  a Redis Cluster with 1, 2 and 4 locators; a primary is killed
+                   F  the whole chain beside bare hops and nginx: lookup-chain
   --records N,N  records in the directory of A [default: 10000,1000000,10000000]
   --total N      records that B announces [default: 1000000]
   --peers N,N    peers that announce them at once [default: 1,100,1000]
+  --population N peers that keep their leases in C [default: 10000]
+  --rate N       lookups a second in C and E [default: 2000]
   --runs N       interleaved runs of which the median counts [default: 5]
   --seconds S    length of one measurement [default: 3]
   --store DIR    where to work, and to keep what A filled for the next time [default: a new
@@ -42,15 +54,20 @@ pub(crate) struct Plan {
     records: Vec<u64>,
     total: u64,
     peers: Vec<u64>,
+    population: u64,
+    rate: u64,
     runs: usize,
     length: Duration,
     store: Option<PathBuf>,
 }
 
 /// What there is, and what of others it needs.
-const BENCHMARKS: [(&str, &[&str]); 2] = [
+const BENCHMARKS: [(&str, &[&str]); 5] = [
     ("A", &["redis-server", "opentracker"]),
     ("B", &["redis-server", "python3"]),
+    ("C", &[]),
+    ("E", &["redis-server", "redis-cli"]),
+    ("F", &["nginx"]),
 ];
 
 impl Plan {
@@ -61,6 +78,8 @@ impl Plan {
             records: vec![10_000, 1_000_000, 10_000_000],
             total: 1_000_000,
             peers: vec![1, 100, 1000],
+            population: 10_000,
+            rate: 2000,
             runs: 5,
             length: Duration::from_secs(3),
             store: None,
@@ -71,6 +90,8 @@ impl Plan {
                 ["--records", value] => plan.records = numbers(value)?,
                 ["--total", value] => plan.total = value.parse()?,
                 ["--peers", value] => plan.peers = numbers(value)?,
+                ["--population", value] => plan.population = value.parse()?,
+                ["--rate", value] => plan.rate = value.parse()?,
                 ["--runs", value] => plan.runs = value.parse()?,
                 ["--seconds", value] => plan.length = Duration::from_secs_f64(value.parse()?),
                 ["--store", value] => plan.store = Some(value.into()),
@@ -81,6 +102,7 @@ impl Plan {
         let unknown = plan.only.iter().find(|letter| !is_known(letter));
         anyhow::ensure!(unknown.is_none(), "--only {unknown:?}: see --help");
         anyhow::ensure!(plan.runs > 0 && plan.total > 0, "at least 1");
+        anyhow::ensure!(plan.population >= 10, "--population: at least 10");
         Ok(plan)
     }
 }
@@ -129,7 +151,34 @@ async fn measure(plan: &Plan) -> anyhow::Result<()> {
     if chosen("B") {
         announce::run(plan, &place).await?;
     }
+    if chosen("C") {
+        open_files()?;
+        churn::run(plan, &place).await?;
+    }
+    if chosen("E") {
+        cluster::run(plan, &place).await?;
+    }
+    if chosen("F") {
+        println!("# F: the whole chain\n");
+        let plan = chain::Plan {
+            rounds: plan.runs,
+            length: plan.length,
+            ..chain::Plan::default()
+        };
+        chain::measure(plan).await?;
+    }
     Ok(())
+}
+
+/// Each peer has a connection.
+fn open_files() -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit).context("open files cannot be limited otherwise")
 }
 
 /// Where things are kept.

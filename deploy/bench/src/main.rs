@@ -1,10 +1,11 @@
 //! Benchmarks: Vecino and a peer of it side by side in one run, printed as ratios.
 //!
 //! `lookup-chain` measures a locate through client → own peer → neighbour → locator beside the
-//! same chain of bare echo hops (actix → actix → tonic). The hops are processes of their own, as
-//! Vecino's servers are; they are this program, started again as `echo-…`.
+//! same chain of bare echo hops (actix → actix → tonic) and of nginx. The hops are processes of
+//! their own, as Vecino's servers are; the bare ones are this program, started again as `echo-…`.
 //!
-//! `locator` measures the locator alone beside a bare echo, Redis, opentracker and SQLite.
+//! `locator` measures the locator alone beside a bare echo, Redis, opentracker and SQLite, as a
+//! directory of many peers that come and go, and on a Redis Cluster.
 
 mod chain;
 mod echo;

@@ -83,14 +83,14 @@ impl Asker for Unary {
 }
 
 /// So many lookups at once on one `LocateStream`, then the next.
-pub(crate) struct Stream1 {
+pub(crate) struct Streamed {
     requests: mpsc::Sender<LocateStreamRequest>,
     responses: Streaming<LocateStreamResponse>,
     names: Names,
     depth: u64,
 }
 
-impl Stream1 {
+impl Streamed {
     pub(crate) async fn open(addr: SocketAddr, names: Names, depth: u64) -> anyhow::Result<Self> {
         let (requests, outbound) = mpsc::channel(usize::try_from(depth)?);
         let mut client = client(addr).await?;
@@ -104,7 +104,7 @@ impl Stream1 {
     }
 }
 
-impl Asker for Stream1 {
+impl Asker for Streamed {
     async fn ask(&mut self) -> anyhow::Result<u64> {
         for id in 0..self.depth {
             let request = Some(self.names.request());

@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use super::{
     Place, Plan, filled, grpc,
-    grpc::{Names, Stream1, Unary},
+    grpc::{Names, Streamed, Unary},
     locator, redis,
     table::Table,
     tracker,
@@ -140,7 +140,7 @@ impl Servers {
         Ok(match way {
             Way::Locate { .. } | Way::EchoUnary => load!(Unary::open(addr, names).await?),
             Way::Stream { .. } | Way::StreamDeep | Way::EchoStream | Way::EchoStreamDeep => {
-                load!(Stream1::open(addr, names, depth).await?)
+                load!(Streamed::open(addr, names, depth).await?)
             }
             Way::Redis | Way::RedisDeep => {
                 load!(redis::Gets::open(addr, names, depth, self.value_bytes).await?)

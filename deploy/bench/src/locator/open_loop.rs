@@ -27,6 +27,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Lookups begin in groups of this period.
 const TICK: Duration = Duration::from_millis(1);
 
+/// How an answer without variants counts.
+const NOT_FOUND: &str = "not found";
+
 /// What became of the lookups since it was last asked.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -35,6 +38,7 @@ pub(crate) struct Outcome {
     /// By what was said.
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) first_answer: Option<Instant>,
+    /// A failure: that nothing is found is an answer.
     pub(crate) last_error: Option<Instant>,
     began: Option<Instant>,
 }
@@ -140,7 +144,7 @@ async fn ask(channel: Channel, number: u64, due: Instant, outcome: Arc<Mutex<Out
     let mut client = DirectoryClient::new(channel);
     let answer = timeout(ANSWER_WITHIN, client.locate(request)).await;
     let error = match answer {
-        Ok(Ok(response)) if response.get_ref().variants.is_empty() => "not found".to_owned(),
+        Ok(Ok(response)) if response.get_ref().variants.is_empty() => NOT_FOUND.to_owned(),
         Ok(Ok(_)) => String::new(),
         Ok(Err(status)) => format!("{:?}", status.code()),
         Err(_) => "no answer in 5 s".to_owned(),
@@ -151,7 +155,9 @@ async fn ask(channel: Channel, number: u64, due: Instant, outcome: Arc<Mutex<Out
         outcome.latencies.push(now - due);
         outcome.first_answer.get_or_insert(now);
     } else {
+        if error != NOT_FOUND {
+            outcome.last_error = Some(now);
+        }
         *outcome.errors.entry(error).or_default() += 1;
-        outcome.last_error = Some(now);
     }
 }

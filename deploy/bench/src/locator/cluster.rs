@@ -58,6 +58,8 @@ const BEFORE: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_secs(4);
 /// How long it may take until it is over.
 const OVER_WITHIN: Duration = Duration::from_secs(60);
+/// After so many failed lookups of its records a peer looks for no more of them.
+const FAILED: u64 = 3;
 /// How long a locator may take to acknowledge a batch.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -357,10 +359,13 @@ async fn failover(
     }
     let acknowledged: u64 = held.values().sum();
     let missing = count_missing(addrs[0], &held).await?;
+    let mut uncompared = String::new();
     for (&peer, &records) in &held {
-        compare(addrs[0], peer, records).await?;
+        if let Err(error) = compare(addrs[0], peer, records).await {
+            uncompared = format!(" (peer {peer} cannot compare: {error:#})");
+        }
     }
-    let left = count_missing(addrs[0], &held).await?;
+    let left = count_missing(addrs[0], &held).await? + &uncompared;
     let healed = killed.elapsed().as_secs_f64();
     let errors = announcing
         .errors
@@ -374,35 +379,44 @@ async fn failover(
         format!("{of_announcing} {:?}", errors.0),
         format!("{last:.1} s"),
         acknowledged.to_string(),
-        missing.to_string(),
-        left.to_string(),
+        missing,
+        left,
         format!("{healed:.1} s"),
     ])
 }
 
-/// How many of the first so many records of each peer are not located.
-async fn count_missing(addr: SocketAddr, held: &BTreeMap<u64, u64>) -> anyhow::Result<u64> {
+/// How many of the first so many records of each peer are not located, and how many lookups failed.
+async fn count_missing(addr: SocketAddr, held: &BTreeMap<u64, u64>) -> anyhow::Result<String> {
     let mut tasks = JoinSet::new();
     for (&peer, &records) in held {
         tasks.spawn(async move {
             let mut client = DirectoryClient::connect(format!("http://{addr}")).await?;
-            let mut missing = 0;
+            let (mut missing, mut failed) = (0, 0_u64);
             for record in 0..records {
                 let request = LocateRequest {
                     by: Some(By::Name(records::name(peer + record * PEERS))),
                     ..Default::default()
                 };
-                let response = client.locate(request).await?.into_inner();
-                missing += u64::from(response.variants.is_empty());
+                match client.locate(request).await {
+                    Ok(response) => missing += u64::from(response.get_ref().variants.is_empty()),
+                    // Each of them takes its time.
+                    Err(_) if failed >= FAILED => break,
+                    Err(_) => failed += 1,
+                }
             }
-            anyhow::Ok(missing)
+            anyhow::Ok((missing, failed))
         });
     }
-    let mut missing = 0;
+    let (mut missing, mut failed) = (0, 0);
     while let Some(done) = tasks.join_next().await {
-        missing += done??;
+        let (is_missing, has_failed) = done??;
+        missing += is_missing;
+        failed += has_failed;
     }
-    Ok(missing)
+    Ok(match failed {
+        0 => missing.to_string(),
+        _ => format!("{missing}, {failed} lookups failed"),
+    })
 }
 
 /// What a peer does when it compares: buckets that differ are sent again.

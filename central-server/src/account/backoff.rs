@@ -2,8 +2,8 @@
 //!
 //! Invariant: an attempt counts as failed from its beginning until it succeeds, so that many at once
 //! are no way around it; one that is held back counts for nothing. A name counts whether there is
-//! such a user or not. The tables are bounded; only attempts that were let through enter them, and
-//! each of those costs a hash, so that flushing them takes longer than waiting.
+//! such a user or not. The tables are bounded; only attempts that have a place in the queue enter them,
+//! and each that stays costs a hash, so that flushing them takes longer than waiting.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -104,12 +104,21 @@ impl Backoff {
         one_less(&mut self.users, user);
         one_less(&mut self.addresses, &address);
     }
+
+    /// Users and addresses in the tables.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> (usize, usize) {
+        (self.users.len(), self.addresses.len())
+    }
 }
 
 fn one_less<K: Eq + std::hash::Hash + Clone>(table: &mut Recent<K, Failures>, key: &K) {
     if let Some(mut failures) = table.get(key).copied() {
         failures.count = failures.count.saturating_sub(1);
-        table.put(key.clone(), failures);
+        match failures.count {
+            0 => drop(table.remove(key)),
+            _ => table.put(key.clone(), failures),
+        }
     }
 }
 
@@ -186,6 +195,7 @@ mod tests {
             backoff.succeeded(&ana, address(1));
             assert_eq!(backoff.begin(&ana, address(1), seconds(0)), Ok(()));
             backoff.undo(&ana, address(1));
+            assert_eq!(backoff.remembered(), (0, 0));
         }
     }
 

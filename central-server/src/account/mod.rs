@@ -10,6 +10,7 @@ mod manage;
 mod password;
 mod recent;
 mod session;
+mod wrong;
 
 use std::{
     fmt,
@@ -30,9 +31,10 @@ use crate::{
 };
 use backoff::Backoff;
 pub use manage::{ManageError, add, list, put_out, remove, set_password};
-use password::Hasher;
-pub use password::hash as hash_password;
+use password::{Hasher, Place};
+pub use password::{check_hash, hash as hash_password};
 use session::Pending;
+use wrong::Wrong;
 
 /// How long a session token is good for.
 pub const SESSION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -136,6 +138,7 @@ pub struct Accounts {
     store: Arc<dyn Store>,
     hasher: Hasher,
     backoff: Mutex<Backoff>,
+    wrong: Mutex<Wrong>,
     /// Logins whose peers have not registered yet.
     pending: Mutex<Pending>,
     clock: Clock,
@@ -181,6 +184,7 @@ impl Accounts {
             store,
             hasher: Hasher::default(),
             backoff: Mutex::default(),
+            wrong: Mutex::default(),
             pending: Mutex::default(),
             clock: Clock::default(),
             count: AtomicU64::new(count),
@@ -209,13 +213,21 @@ impl Accounts {
             address,
         } = login;
         let from = network(address);
+        // First of all: who finds no place has not tried, and is remembered nowhere.
+        let place = self.hasher.enter(from)?;
+        let known = self.store.account(&user).await?;
+        let stamp = known.as_ref().map(|account| account.stamp);
+        let guess = locked(&self.wrong).guess(&user, stamp, &password)?;
+        if locked(&self.wrong).is_known(&guess) {
+            return Err(Error::Refused);
+        }
         let begun = locked(&self.backoff).begin(&user, from, self.clock.now());
         begun.map_err(Error::TooOften)?;
-        let outcome = self.check(&user, password).await;
+        let outcome = self.check(&user, known, password, place).await;
         match &outcome {
             Ok(_) => locked(&self.backoff).succeeded(&user, from),
-            Err(Error::Refused) => {}
-            // Nobody's password was wrong.
+            Err(Error::Refused) if locked(&self.wrong).remember(guess) => {}
+            // Nobody's password was wrong, or the same one as another's at the same time.
             Err(_) => locked(&self.backoff).undo(&user, from),
         }
         let account = outcome?;
@@ -224,29 +236,35 @@ impl Accounts {
         Ok(token)
     }
 
-    /// The account of `user`, if that is the password.
-    async fn check(&self, user: &UserName, password: String) -> Result<Account, Error> {
-        let place = self.hasher.enter()?;
-        match self.store.account(user).await? {
-            Some(account) => {
-                let hash = account.password.clone();
-                let is_right = place.verify(password, hash).await?;
-                is_right.then_some(account).ok_or(Error::Refused)
-            }
+    /// The account of `user`, which is `known` or to be made, if that is the password.
+    async fn check(
+        &self,
+        user: &UserName,
+        known: Option<Account>,
+        password: String,
+        place: Place,
+    ) -> Result<Account, Error> {
+        match known {
+            Some(account) => verified(account, password, place).await,
             None if self.policy == Policy::Open => {
                 if self.count.load(Relaxed) >= MAX_ACCOUNTS {
                     return Err(Error::Full);
                 }
+                // Where first logins make no accounts, those without one have no queue of their
+                // own: it would tell who has one.
+                let place = place.of_newcomer()?;
+                let (place, hash) = place.hash(password.clone()).await?;
                 let account = Account {
                     user: user.clone(),
-                    password: place.hash(password).await?,
+                    password: hash,
                     stamp: stamp().map_err(Error::Randomness)?,
                     created_ms: self.clock.wall_ms(),
                 };
                 let is_new = self.store.put_account(account.clone(), Expect::Absent);
                 if !is_new.await? {
-                    // Another first login was faster, perhaps with another password.
-                    return Err(Error::Refused);
+                    // Another first login was faster, perhaps of the same user's.
+                    let known = self.store.account(user).await?.ok_or(Error::Refused)?;
+                    return verified(known, password, place).await;
                 }
                 self.count.fetch_add(1, Relaxed);
                 log::info!("user {user:?} logged in for the first time and has an account now");
@@ -350,10 +368,16 @@ impl Accounts {
         self.store.lapse(over, self.clock.wall_ms()).await
     }
 
-    /// Hashes a password on the pool.
+    /// Hashes a password of the operator's on the pool.
     pub async fn hash(&self, password: String) -> Result<String, Error> {
-        self.hasher.enter()?.hash(password).await
+        self.hasher.hash_for_operator(password).await
     }
+}
+
+/// The account, if that is its password.
+async fn verified(account: Account, password: String, place: Place) -> Result<Account, Error> {
+    let is_right = place.verify(password, account.password.clone()).await?;
+    is_right.then_some(account).ok_or(Error::Refused)
 }
 
 #[cfg(test)]

@@ -1,7 +1,14 @@
 //! Hashing passwords: argon2id with the parameters that OWASP recommends (19 MiB, 2 passes, 1
 //! lane), on a few threads and behind a bounded queue, so that logins cost lookups little.
+//!
+//! Invariant: one network has few of the places in the queue, and so have all first logins together:
+//! whoever fills those leaves room for the others.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
@@ -9,7 +16,7 @@ use argon2::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Error;
+use super::{Error, locked};
 
 /// Memory of a hash, in KiB.
 const MEMORY_KIB: u32 = 19 * 1024;
@@ -21,6 +28,10 @@ const LANES: u32 = 1;
 const SALT: usize = 16;
 /// Logins that wait for a thread at most.
 const QUEUE: usize = 128;
+/// Those of one network at most.
+const QUEUE_OF_NETWORK: usize = 8;
+/// Those that are to make an account at most: anybody can send as many as there are addresses.
+const QUEUE_OF_NEWCOMERS: usize = 64;
 /// Cores for each thread that hashes, and threads at most.
 const CORES_A_THREAD: usize = 4;
 const MAX_THREADS: usize = 4;
@@ -28,6 +39,34 @@ const MAX_THREADS: usize = 4;
 fn argon2() -> Argon2<'static> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).expect("they are in range");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// What a hash of another program may need at most: it comes with an import.
+const MAX_MEMORY_KIB: u32 = 64 * 1024;
+const MAX_PASSES: u32 = 8;
+const MAX_LANES: u32 = 8;
+
+/// Whether a password can be compared with `hash`, and for how much; the error says what is wrong.
+pub fn check_hash(hash: &str) -> Result<(), String> {
+    let hash = PasswordHash::new(hash).map_err(|error| error.to_string())?;
+    if Algorithm::new(hash.algorithm).ok() != Some(Algorithm::Argon2id) {
+        return Err(format!("{} instead of argon2id", hash.algorithm));
+    }
+    if let Some(version) = hash.version {
+        Version::try_from(version).map_err(|error| error.to_string())?;
+    }
+    if hash.salt.is_none() || hash.hash.is_none() {
+        return Err("it has no salt, or no hash".into());
+    }
+    let params = Params::try_from(&hash).map_err(|error| error.to_string())?;
+    let (memory, passes, lanes) = (params.m_cost(), params.t_cost(), params.p_cost());
+    if memory > MAX_MEMORY_KIB || passes > MAX_PASSES || lanes > MAX_LANES {
+        return Err(format!(
+            "m={memory},t={passes},p={lanes}: expected at most \
+             m={MAX_MEMORY_KIB},t={MAX_PASSES},p={MAX_LANES}"
+        ));
+    }
+    Ok(())
 }
 
 /// Hashes `password` with a new salt. Blocks for tens of milliseconds.
@@ -42,6 +81,7 @@ pub fn hash(password: &str) -> Result<String, Error> {
 
 /// Whether `hash` is of `password`. Blocks as long.
 fn verify(password: &str, hash: &str) -> Result<bool, Error> {
+    check_hash(hash).map_err(Error::Hash)?;
     let failed = |error: password_hash::Error| Error::Hash(error.to_string());
     let hash = PasswordHash::new(hash).map_err(failed)?;
     match argon2().verify_password(password.as_bytes(), &hash) {
@@ -55,6 +95,8 @@ fn verify(password: &str, hash: &str) -> Result<bool, Error> {
 #[derive(Debug)]
 pub(super) struct Hasher {
     places: Arc<Semaphore>,
+    newcomers: Arc<Semaphore>,
+    of_networks: Arc<Mutex<HashMap<IpAddr, usize>>>,
     threads: Arc<Semaphore>,
 }
 
@@ -64,52 +106,108 @@ impl Default for Hasher {
         let threads = (cores / CORES_A_THREAD).clamp(1, MAX_THREADS);
         Self {
             places: Arc::new(Semaphore::new(threads + QUEUE)),
+            newcomers: Arc::new(Semaphore::new(QUEUE_OF_NEWCOMERS)),
+            of_networks: Arc::default(),
             threads: Arc::new(Semaphore::new(threads)),
         }
     }
 }
 
 impl Hasher {
-    /// A place in the queue, if one is free.
-    pub(super) fn enter(&self) -> Result<Place, Error> {
+    /// A place in the queue for somebody of this network, if one is free.
+    pub(super) fn enter(&self, network: IpAddr) -> Result<Place, Error> {
         let place = self.places.clone().try_acquire_owned();
+        let place = place.map_err(|_| Error::Busy)?;
+        let mut of_networks = locked(&self.of_networks);
+        let taken = of_networks.entry(network).or_default();
+        if *taken >= QUEUE_OF_NETWORK {
+            return Err(Error::Busy);
+        }
+        *taken += 1;
         Ok(Place {
-            place: place.map_err(|_| Error::Busy)?,
+            _place: place,
+            _newcomer: None,
+            _share: Share {
+                network,
+                of_networks: self.of_networks.clone(),
+            },
+            newcomers: self.newcomers.clone(),
             threads: self.threads.clone(),
         })
+    }
+
+    /// Hashes a password of the operator's, who needs no place: strangers may have taken all.
+    pub(super) async fn hash_for_operator(&self, password: String) -> Result<String, Error> {
+        let hashed = run((), self.threads.clone(), move || hash(&password)).await;
+        hashed.map(|((), hash)| hash)
     }
 }
 
 /// A place in the queue.
+#[derive(Debug)]
 pub(super) struct Place {
-    place: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
+    _newcomer: Option<OwnedSemaphorePermit>,
+    _share: Share,
+    newcomers: Arc<Semaphore>,
     threads: Arc<Semaphore>,
 }
 
+/// What a network has of the queue. Networks without places are not remembered.
+#[derive(Debug)]
+struct Share {
+    network: IpAddr,
+    of_networks: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut of_networks = locked(&self.of_networks);
+        if let Some(taken) = of_networks.get_mut(&self.network) {
+            *taken -= 1;
+            if *taken == 0 {
+                of_networks.remove(&self.network);
+            }
+        }
+    }
+}
+
 impl Place {
-    pub(super) async fn hash(self, password: String) -> Result<String, Error> {
-        self.run(move || hash(&password)).await
+    /// The same place for somebody who is to get an account, if there is one for those.
+    pub(super) fn of_newcomer(mut self) -> Result<Self, Error> {
+        let newcomer = self.newcomers.clone().try_acquire_owned();
+        self._newcomer = Some(newcomer.map_err(|_| Error::Busy)?);
+        Ok(self)
+    }
+
+    /// The hash, and the place, which is free again when it is dropped.
+    pub(super) async fn hash(self, password: String) -> Result<(Self, String), Error> {
+        let threads = self.threads.clone();
+        run(self, threads, move || hash(&password)).await
     }
 
     pub(super) async fn verify(self, password: String, hash: String) -> Result<bool, Error> {
-        self.run(move || verify(&password, &hash)).await
+        let threads = self.threads.clone();
+        let verified = run(self, threads, move || verify(&password, &hash)).await;
+        verified.map(|(_, is_right)| is_right)
     }
+}
 
-    async fn run<T: Send + 'static>(
-        self,
-        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let Self { place, threads } = self;
-        let thread = threads.acquire_owned().await.expect("never closed");
-        let worked = tokio::task::spawn_blocking(move || {
-            // Held until the work is done, whoever still waits for it.
-            let _held = (place, thread);
-            work()
-        });
-        worked
-            .await
-            .unwrap_or_else(|error| Err(Error::Hash(error.to_string())))
-    }
+/// Works on a thread of the pool. What is `held` is so until the work is done, whoever still waits
+/// for it.
+async fn run<H: Send + 'static, T: Send + 'static>(
+    held: H,
+    threads: Arc<Semaphore>,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<(H, T), Error> {
+    let thread = threads.acquire_owned().await.expect("never closed");
+    let worked = tokio::task::spawn_blocking(move || {
+        let _thread = thread;
+        Ok((held, work()?))
+    });
+    worked
+        .await
+        .unwrap_or_else(|error| Err(Error::Hash(error.to_string())))
 }
 
 #[cfg(test)]
@@ -129,21 +227,76 @@ mod tests {
         assert!(matches!(verify("x", "nonsense"), Err(Error::Hash(_))));
     }
 
+    #[test]
+    fn a_hash_that_would_cost_much_or_is_of_another_kind_is_never_tried() {
+        let ours = hash("x").expect("hashes");
+        assert_eq!(check_hash(&ours), Ok(()));
+        for (from, to) in [
+            ("m=19456", "m=4194304"),
+            ("t=2", "t=4000000"),
+            ("p=1", "p=255"),
+            ("argon2id", "argon2i"),
+            ("argon2id", "scrypt"),
+            ("v=19", "v=77"),
+            ("$m=19456,t=2,p=1", ""),
+        ] {
+            let theirs = ours.replacen(from, to, 1);
+            // Without parameters they are the usual ones.
+            assert_eq!(check_hash(&theirs).is_ok(), to.is_empty(), "{theirs}");
+            assert_eq!(verify("x", &theirs).is_ok(), to.is_empty(), "{theirs}");
+        }
+        let end = ours.rfind('$').expect("parts");
+        assert!(check_hash(&ours[..end]).is_err(), "nothing to compare with");
+    }
+
+    fn address(number: u8) -> IpAddr {
+        [10, 0, 0, number].into()
+    }
+
+    /// Takes places until there is none, in one network after the other.
+    fn fill(hasher: &Hasher, enter: impl Fn(IpAddr) -> Result<Place, Error>) -> Vec<Place> {
+        let mut places = Vec::new();
+        for number in 0..=u8::MAX {
+            while let Ok(place) = enter(address(number)) {
+                places.push(place);
+            }
+        }
+        assert!(locked(&hasher.of_networks).len() <= places.len());
+        places
+    }
+
     #[tokio::test]
     async fn who_finds_the_queue_full_is_told_and_places_come_back() {
         let hasher = Hasher::default();
-        let mut places = Vec::new();
-        let refused = loop {
-            match hasher.enter() {
-                Ok(place) => places.push(place),
-                Err(error) => break error,
-            }
-            assert!(places.len() <= MAX_THREADS + QUEUE);
-        };
-        assert!(matches!(refused, Error::Busy));
-        assert!(places.len() > QUEUE);
+        let mut places = fill(&hasher, |from| hasher.enter(from));
+        assert!((QUEUE..=MAX_THREADS + QUEUE).contains(&places.len()));
+        let refused = hasher.enter(address(255));
+        assert!(matches!(refused, Err(Error::Busy)));
+        // The operator does not wait for strangers.
+        let hashed = hasher.hash_for_operator("x".into()).await;
+        hashed.expect("hashes");
         let place = places.pop().expect("many");
         place.hash("x".into()).await.expect("hashes");
-        assert!(hasher.enter().is_ok());
+        assert!(hasher.enter(address(255)).is_ok());
+        drop(places);
+        assert!(locked(&hasher.of_networks).is_empty());
+    }
+
+    #[test]
+    fn neither_one_network_nor_all_newcomers_take_the_places_of_others() {
+        let hasher = Hasher::default();
+        let mut places = Vec::new();
+        while let Ok(place) = hasher.enter(address(1)) {
+            places.push(place);
+        }
+        assert_eq!(places.len(), QUEUE_OF_NETWORK);
+        assert!(hasher.enter(address(2)).is_ok());
+        drop(places);
+        let newcomer = |from| hasher.enter(from).and_then(Place::of_newcomer);
+        let newcomers = fill(&hasher, newcomer);
+        assert_eq!(newcomers.len(), QUEUE_OF_NEWCOMERS);
+        assert!(newcomer(address(255)).is_err());
+        let others = fill(&hasher, |from| hasher.enter(from));
+        assert!(others.len() >= QUEUE - QUEUE_OF_NEWCOMERS);
     }
 }

@@ -110,8 +110,10 @@ async fn an_unknown_user_and_a_wrong_password_are_the_same() {
     assert!(matches!(wrong, Error::Refused) && matches!(unknown, Error::Refused));
     assert_eq!(wrong.to_string(), unknown.to_string());
     for name in ["ana", "eve"] {
+        let mut guesses = 0..;
         let held_back = loop {
-            match bench.login(name, "wrong", 2).await.expect_err("refused") {
+            let guess = format!("guess {}", guesses.next().expect("endless"));
+            match bench.login(name, &guess, 2).await.expect_err("refused") {
                 Error::Refused => {}
                 error => break error,
             }
@@ -203,4 +205,72 @@ async fn who_would_not_be_let_in_gets_no_grace() {
         .expect("is removed");
     bench.accounts.end_unadmitted().await.expect("ends");
     assert!(present().await.is_empty());
+}
+
+#[tokio::test]
+async fn first_logins_from_many_addresses_leave_room_for_known_users() {
+    let bench = Bench::new(Policy::Open, SESSION_LIFE).await;
+    let mut first_logins = Vec::new();
+    for network in 20..60 {
+        let from = [10, 0, network, 1].into();
+        let newcomer = || bench.accounts.hasher.enter(from)?.of_newcomer();
+        while let Ok(place) = newcomer() {
+            first_logins.push(place);
+        }
+    }
+    let another = bench.login("eve", "hers", 1).await;
+    assert!(matches!(another, Err(Error::Busy)), "{another:?}");
+    bench.login("ana", "right", 1).await.expect("logs in");
+    drop(first_logins);
+    bench.login("eve", "hers", 1).await.expect("makes it");
+}
+
+#[tokio::test]
+async fn who_finds_no_place_is_not_remembered() {
+    let bench = Bench::closed().await;
+    let mut places = Vec::new();
+    for network in 20..60 {
+        let from = [10, 0, network, 1].into();
+        while let Ok(place) = bench.accounts.hasher.enter(from) {
+            places.push(place);
+        }
+    }
+    for number in 0..50 {
+        let name = format!("user {number}");
+        let busy = bench.login(&name, "guess", number).await;
+        assert!(matches!(busy, Err(Error::Busy)), "{busy:?}");
+    }
+    assert_eq!(locked(&bench.accounts.backoff).remembered(), (0, 0));
+}
+
+#[tokio::test]
+async fn an_old_password_uses_up_no_attempts_however_often_it_comes() {
+    let bench = Bench::closed().await;
+    let hash = password::hash("new").expect("hashes");
+    let set = set_password(&*bench.store, user("ana"), hash).await;
+    set.expect("is set");
+    // From many peers at once, and again and again.
+    let peers = (1..=4).map(|number| bench.login("ana", "right", number));
+    for outcome in futures_util::future::join_all(peers).await {
+        assert!(matches!(outcome, Err(Error::Refused)), "{outcome:?}");
+    }
+    for number in 0..100 {
+        let outcome = bench.login("ana", "right", number).await;
+        assert!(matches!(outcome, Err(Error::Refused)), "{outcome:?}");
+    }
+    bench.login("ana", "new", 1).await.expect("logs in");
+    // It is right again when it is set again.
+    let hash = password::hash("right").expect("hashes");
+    let set = set_password(&*bench.store, user("ana"), hash).await;
+    set.expect("is set");
+    bench.login("ana", "right", 1).await.expect("logs in");
+}
+
+#[tokio::test]
+async fn first_logins_of_one_user_at_once_are_all_let_in() {
+    let bench = Bench::new(Policy::Open, SESSION_LIFE).await;
+    let peers = (1..=4).map(|number| bench.login("eve", "hers", number));
+    for outcome in futures_util::future::join_all(peers).await {
+        outcome.expect("logs in");
+    }
 }

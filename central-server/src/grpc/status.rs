@@ -49,7 +49,13 @@ impl From<account::Error> for Status {
             Error::Randomness(_) => Code::Unavailable,
             Error::Hash(_) => Code::Internal,
         };
-        Self::new(code, error.to_string())
+        let mut status = Self::new(code, error.to_string());
+        if let Error::TooOften(wait) = error {
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            let key = vecino_grpc::RETRY_AFTER_MS;
+            status.metadata_mut().insert(key, (wait_ms + 1).into());
+        }
+        status
     }
 }
 

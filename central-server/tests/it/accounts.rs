@@ -242,22 +242,29 @@ async fn an_unknown_user_cannot_be_told_from_a_wrong_password() {
     let guarded = Guarded::closed().await;
     let (status, _, error) = guarded.command(&["account", "add", "ana"], "hers\n").await;
     assert_eq!(status, 0, "{error}");
-    let refusal = async |user: &str, number: u8| {
+    let refusal = async |user: &str, number: u8, guess: &str| {
         let began = Instant::now();
         let status = guarded
-            .login(number, user, "guessed")
+            .login(number, user, guess)
             .await
             .expect_err("refused");
         let headers = format!("{:?}", status.metadata().keys().collect::<Vec<_>>());
         let told = (status.code(), status.message().to_owned(), headers);
         (told, began.elapsed())
     };
-    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    let (mut known, mut unknown, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..4 {
-        let (of_known, took_known) = refusal("ana", round).await;
-        let (of_unknown, took_unknown) = refusal("eve", round).await;
+        let guess = format!("guess {round}");
+        let (of_known, took_known) = refusal("ana", round, &guess).await;
+        let (of_unknown, took_unknown) = refusal("eve", round, &guess).await;
         assert_eq!(of_known, of_unknown);
         assert_eq!(of_known.0, Code::Unauthenticated);
+        // The same guess again is refused with no work, be the user known or not.
+        for user in ["ana", "eve"] {
+            let (again, took) = refusal(user, round, &guess).await;
+            assert_eq!(again, of_known);
+            repeated.push(took);
+        }
         known.push(took_known);
         unknown.push(took_unknown);
     }
@@ -269,11 +276,14 @@ async fn an_unknown_user_cannot_be_told_from_a_wrong_password() {
         *unknown * 4 > *known && *known * 4 > *unknown,
         "known {known:?}, unknown {unknown:?}"
     );
+    let repeated = repeated.iter().min().expect("eight");
+    assert!(*repeated < *known, "{repeated:?} instead of {known:?}");
     // Both are held back alike.
     for user in ["ana", "eve"] {
         let mut codes = Vec::new();
         while codes.last() != Some(&Code::ResourceExhausted) {
-            let outcome = guarded.login(9, user, "guessed").await;
+            let guess = format!("another guess {}", codes.len());
+            let outcome = guarded.login(9, user, &guess).await;
             codes.push(code(outcome));
             assert!(codes.len() < 5, "{codes:?}");
         }

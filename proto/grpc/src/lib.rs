@@ -15,5 +15,9 @@ pub mod product_service {
     tonic::include_proto!("_");
 }
 
+/// With a refusal that ends by itself: after how many milliseconds it is of use to ask again. The
+/// name is that of gRPC's own retries (proposal A6).
+pub const RETRY_AFTER_MS: &str = "grpc-retry-pushback-ms";
+
 /// The encoded `FileDescriptorSet` of every contract here, for gRPC server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -110,3 +110,27 @@ async fn another_user_takes_over_and_a_refused_one_changes_nothing() {
     let reason = peer.status().await.offline_reason.unwrap();
     assert!(reason.contains("asks for a login"), "{reason}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_password_is_not_tried_again_until_it_is_another() {
+    let stage = asking().await;
+    let first = with_account(&stage, stage.peer("first"), "ana", "hers");
+    let _first = first.start().await;
+    let plan = with_account(&stage, stage.peer("peer"), "ana", "an old one");
+    let peer = plan.start_unready().await;
+    let failed = async |calls: &str| {
+        let metric = format!("vecino_{calls}_total{{outcome=\"error\"}}");
+        stage.locator_metric(&metric).await
+    };
+    // Both had none to show at first, and had to log in.
+    eventually("it tried to register again", async || {
+        failed("registrations").await > 2
+    })
+    .await;
+    let status = peer.status().await;
+    assert_eq!(status.session.state, SessionState::Refused);
+    // Takes its turn behind a login of the peer's own.
+    assert_eq!(peer.send(&login("ana", "hers")).await.status, 200);
+    assert_eq!(failed("logins").await, 1);
+    eventually("it is in", async || peer.status().await.online).await;
+}

@@ -3,7 +3,8 @@
 //! Each locator has a [`Door`], which knows the token for this peer's next registration there.
 //! Tokens are good once, so registering, logging in and logging out take turns. The password is
 //! kept in memory while this peer is logged in: a locator may forget a session at any time. It is
-//! sent to nobody who did not ask for a login.
+//! sent to nobody who did not ask for a login, and not again to who refused it: each refusal counts
+//! there, and a user's right password waits for those that failed.
 //!
 //! Invariant: nothing here that a client gets to see names a locator, or repeats what one wrote.
 
@@ -28,6 +29,8 @@ use vecino_rest::{
 
 use super::ANSWER_WITHIN;
 
+/// A locator that takes no more logins for now is asked again at most so much later.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// How long a login may take: many may wait there, and each password costs its time.
 const LOGIN_WITHIN: Duration = Duration::from_secs(20);
 
@@ -75,8 +78,14 @@ pub enum Barred {
     #[error("it asks for a login: set PEER_USER and PEER_PASSWORD_FILE, or say `client login`")]
     Needed,
     /// It knows no such user with this password.
-    #[error("it refused the login: there is no user {0:?} with this password")]
+    #[error(
+        "it refused the login: there is no user {0:?} with this password; it is not asked again \
+         with it: say `client login`, or start this peer again with the right one"
+    )]
     Refused(UserName),
+    /// It takes no more logins for now; after how long it does, if it says so.
+    #[error("it takes no login now: {}", .0.message())]
+    Held(Status, Option<Duration>),
     /// Something else.
     #[error("{0}")]
     Failed(Status),
@@ -103,6 +112,8 @@ pub struct Door {
     accounts: AccountsClient<Channel>,
     turn: tokio::sync::Mutex<()>,
     state: Mutex<State>,
+    /// What the locator refused last.
+    refused: Mutex<Wanted>,
 }
 
 impl Door {
@@ -113,6 +124,7 @@ impl Door {
             accounts: AccountsClient::new(channel),
             turn: tokio::sync::Mutex::default(),
             state: Mutex::default(),
+            refused: Mutex::default(),
         }
     }
 
@@ -181,13 +193,19 @@ impl Door {
                 *self.state() = State::Needed;
                 return Err(Barred::Needed);
             };
+            if self.has_refused(credentials) {
+                return Err(self.refused(credentials));
+            }
             match self.login(credentials).await {
                 Ok(token) => self.logged_in(credentials, token),
-                Err(status) if status.code() == Code::Unauthenticated => {
-                    *self.state() = State::Refused(credentials.user.clone());
-                    return Err(Barred::Refused(credentials.user.clone()));
-                }
-                Err(status) => return Err(Barred::Failed(status)),
+                Err(status) => match status.code() {
+                    Code::Unauthenticated => return Err(self.refused(credentials)),
+                    Code::ResourceExhausted => {
+                        let after = retry_after(&status);
+                        return Err(Barred::Held(status, after));
+                    }
+                    _ => return Err(Barred::Failed(status)),
+                },
             }
         }
         Err(Barred::Needed)
@@ -208,6 +226,22 @@ impl Door {
         };
     }
 
+    fn has_refused(&self, credentials: &Credentials) -> bool {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.as_deref() == Some(credentials)
+    }
+
+    fn remember_refused(&self, refused: Wanted) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// These credentials are not tried again.
+    fn refused(&self, credentials: &Credentials) -> Barred {
+        self.remember_refused(Some(Arc::new(credentials.clone())));
+        *self.state() = State::Refused(credentials.user.clone());
+        Barred::Refused(credentials.user.clone())
+    }
+
     async fn login(&self, credentials: &Credentials) -> Result<Bytes, Status> {
         let request = LoginRequest {
             peer_key: self.key.as_bytes().to_vec().into(),
@@ -224,6 +258,7 @@ impl Door {
         let _turn = self.turn.lock().await;
         match self.login(credentials).await {
             Ok(token) => {
+                self.remember_refused(None);
                 self.logged_in(credentials, token);
                 Ok(())
             }
@@ -255,6 +290,13 @@ impl Door {
             log::debug!("a session was not ended: {}", status.message());
         }
     }
+}
+
+/// After how long a locator wants to be asked again, if it says so.
+fn retry_after(status: &Status) -> Option<Duration> {
+    let told = status.metadata().get(vecino_grpc::RETRY_AFTER_MS)?;
+    let ms = told.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_millis(ms).min(MAX_RETRY_AFTER))
 }
 
 /// Whether a locator answers that this peer has a lease in its directory already, at another one.

@@ -172,8 +172,9 @@ enum End {
     Stopping,
     /// Begin the next one at once.
     Again,
-    /// The locator lets nobody in without a login, or not with this one.
-    Barred(String),
+    /// The locator lets nobody in without a login, or not with this one, or not yet: then perhaps
+    /// with the time after which it does.
+    Barred(String, Option<Duration>),
     /// The locator failed; try again later.
     Failed(Status),
 }
@@ -182,7 +183,8 @@ impl From<Barred> for End {
     fn from(barred: Barred) -> Self {
         match barred {
             Barred::Failed(status) => Self::Failed(status),
-            barred => Self::Barred(barred.to_string()),
+            Barred::Held(_, after) => Self::Barred(barred.to_string(), after),
+            barred => Self::Barred(barred.to_string(), None),
         }
     }
 }
@@ -212,7 +214,7 @@ impl Announcer {
         loop {
             let ended = self.session(&channel, &mut wait).await;
             // It was registered meanwhile: what is wrong now is news.
-            let was_let_in = wait == BACKOFF.0 && !matches!(ended, End::Barred(_));
+            let was_let_in = wait == BACKOFF.0 && !matches!(ended, End::Barred(..));
             if was_let_in || said.len() >= MAX_SAID {
                 said.clear();
             }
@@ -222,10 +224,12 @@ impl Announcer {
                     login_wait = LOGIN_AGAIN.0;
                     Duration::ZERO
                 }
-                End::Barred(reason) => {
+                End::Barred(reason, after) => {
                     self.complain(&mut said, reason);
                     let longer = (login_wait * 2).min(LOGIN_AGAIN.1);
-                    std::mem::replace(&mut login_wait, longer)
+                    let wait = std::mem::replace(&mut login_wait, longer);
+                    // Not before it is of use: twice, for the jitter below takes up to half of it.
+                    after.map_or(wait, |after| wait.max(after * 2))
                 }
                 End::Failed(status) if status.code() == Code::Unimplemented => {
                     let locator = &self.locator;

@@ -1,7 +1,7 @@
 //! Opening a file: it must be ours and of our version, or it is left alone.
 //!
-//! A new file is made under another name and renamed when it is whole, so that a crash in
-//! between leaves no half-made store behind. A file that failed is opened again through its
+//! A new file is made under another name, which nobody else has, and gets its own when it is whole:
+//! a crash in between leaves no half-made store behind, and only what was made here is removed. A file that failed is opened again through its
 //! [`Origin`], which never makes a new one.
 
 use std::{
@@ -49,8 +49,7 @@ impl Origin for StoreFile {
     }
 
     fn has_room(&self) -> io::Result<()> {
-        let probe = beside(&self.0, ".probe");
-        remove(&probe)?;
+        let probe = beside(&self.0, "probe");
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -77,18 +76,11 @@ fn forget_cached_pages(path: &Path) {
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// A name in the same directory that is most likely nobody's.
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
-    beside.push(suffix);
+    beside.push(format!(".{:016x}.{ending}", fastrand::u64(..)));
     beside.into()
-}
-
-/// What a crash left of an earlier try goes.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// A file that is ours.
@@ -242,8 +234,7 @@ pub(super) fn create_with(
     };
     let io = |error: io::Error| format!("it cannot be made: {error}");
     fs::create_dir_all(directory).map_err(io)?;
-    let unfinished = beside(path, ".new");
-    remove(&unfinished).map_err(io)?;
+    let unfinished = beside(path, "new");
     // It has hashes of passwords and tokens.
     let mut only_ours = OpenOptions::new();
     let made = only_ours.write(true).create_new(true).mode(0o600);
@@ -254,8 +245,14 @@ pub(super) fn create_with(
         .and_then(|database| {
             fill(&database).map_err(|error| format!("it cannot be made: {error}"))
         });
-    // Unlike a rename, a link never replaces a file that another process made meanwhile.
-    let linked = filled.and_then(|()| fs::hard_link(&unfinished, path).map_err(io));
+    // Unlike a rename, a link never replaces a file that somebody else made meanwhile.
+    let link = || match fs::hard_link(&unfinished, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(format!("{} is there already", path.display()))
+        }
+        linked => linked.map_err(io),
+    };
+    let linked = filled.and_then(|()| link());
     fs::remove_file(&unfinished).map_err(io)?;
     linked?;
     File::open(directory)

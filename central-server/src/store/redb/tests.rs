@@ -173,10 +173,33 @@ fn a_store_that_is_open_elsewhere_is_refused() {
 }
 
 #[test]
-fn what_a_crash_left_of_making_a_store_is_no_hindrance() {
+fn files_beside_a_store_are_no_hindrance_to_making_it_and_stay() {
     let directory = directory();
-    fs::write(directory.path().join("locator.redb.new"), b"half").expect("writes");
+    let beside = directory.path().join("locator.redb.new");
+    fs::write(&beside, b"mine").expect("writes");
     drop(open(&directory).expect("opens"));
+    assert_eq!(fs::read(beside).expect("is there"), b"mine");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn backups_at_once_leave_each_other_alone_and_one_has_the_name() {
+    let directory = directory();
+    let store = open(&directory).expect("opens");
+    store.register(row(1)).await.expect("registers");
+    let mine = directory.path().join("backup.redb.new");
+    fs::write(&mine, b"mine").expect("writes");
+    let backup = directory.path().join("backup.redb");
+    let tries = futures_util::future::join_all((0..4).map(|_| store.backup(&backup))).await;
+    let (made, refused): (Vec<_>, Vec<_>) = tries.into_iter().partition(Result::is_ok);
+    assert_eq!((made.len(), refused.len()), (1, 3));
+    for refused in refused {
+        let shown = refused.expect_err("refused").to_string();
+        assert!(shown.contains("is there already"), "{shown}");
+    }
+    assert_eq!(fs::read(mine).expect("is there"), b"mine");
+    assert_eq!(fs::read_dir(directory.path()).expect("lists").count(), 3);
+    let copy = RedbStore::open(&backup, StoreMetrics::default()).expect("opens");
+    assert_eq!(copy.counts(), store.counts());
 }
 
 #[derive(Debug, Clone)]

@@ -9,8 +9,10 @@
 //! ```
 //!
 //! Invariant: both directions hold one bucket of one peer in memory at most, besides the list of
-//! peers. Nothing is imported from a file that is not whole. Hashes of tokens and passwords are in
-//! it: it is to be kept as the store is.
+//! peers and the names of users. Nothing is imported from a file that is not whole, or has a line that
+//! no locator would have let in. While an import has not come to its end, the store says so, and nobody
+//! serves it; the same import again goes on. Hashes of tokens and passwords are in the file: it is to
+//! be kept as the store is.
 
 mod export;
 mod import;
@@ -57,6 +59,15 @@ pub enum ArchiveError {
     /// Something is in the store.
     #[error("the store is not empty: import into a new one")]
     NotEmpty,
+    /// Another export is half in the store.
+    #[error(
+        "the import of another file into this store did not come to its end: import that one again, \
+         or import into a new store"
+    )]
+    Another,
+    /// The import broke off.
+    #[error("{0}; the import did not come to its end: run it again with the same file")]
+    Unfinished(#[source] Box<ArchiveError>),
     /// The file could not be read.
     #[error("the file cannot be read: {0}")]
     Io(#[from] std::io::Error),
@@ -79,7 +90,7 @@ enum Line {
     End(Trailer),
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Account {
     user: UserName,
     password: String,

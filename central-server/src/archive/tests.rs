@@ -8,6 +8,10 @@ use std::{
 use super::*;
 use crate::store::{Change, Expect, Fingerprints, MemoryStore, Resource, Store};
 
+/// A hash as accounts have it.
+const PASSWORD: &str = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0c2Fs\
+    $Y8CoP8VZBkVgMWxqD5zL1E0Mo0mM1LJ1wH9mY7bHc4E";
+
 fn user(name: &str) -> UserName {
     UserName::parse(name).expect("valid")
 }
@@ -17,7 +21,7 @@ async fn filled() -> MemoryStore {
     for (stamp, name) in (1..).zip(["ana", "ben"]) {
         let account = store::Account {
             user: user(name),
-            password: format!("$argon2id$of {name}"),
+            password: PASSWORD.into(),
             stamp,
             created_ms: -1,
         };
@@ -151,5 +155,147 @@ async fn a_file_that_is_not_whole_changes_nothing() {
     ] {
         let shown = refused(text.into_bytes()).await.to_string();
         assert!(shown.contains(part), "{shown}");
+    }
+}
+
+/// The lines with an end that fits them.
+fn sealed(lines: &[String]) -> Vec<u8> {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let count = |what: &str| {
+        let start = format!("{{\"{what}\":");
+        lines.iter().filter(|l| l.starts_with(&start)).count() as u64
+    };
+    let trailer = Trailer {
+        counts: Counts {
+            accounts: count("account"),
+            peers: count("peer"),
+            records: count("record"),
+        },
+        blake3: Digest::of(text.as_bytes()),
+    };
+    let end = serde_json::to_string(&Line::End(trailer)).expect("plain data");
+    format!("{text}{end}\n").into_bytes()
+}
+
+fn lines(bytes: &[u8]) -> Vec<String> {
+    let text = std::str::from_utf8(bytes).expect("text");
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines.pop();
+    lines
+}
+
+#[tokio::test]
+async fn what_no_locator_would_let_in_is_not_imported() {
+    let bytes = exported(&filled().await).await;
+    assert_eq!(sealed(&lines(&bytes)), bytes);
+    let long = format!("\"site\":\"{}\"", "x".repeat(300));
+    for (from, to, part) in [
+        ("m=19456", "m=4194304", "line 2"),
+        ("argon2id", "scrypt", "cannot be compared"),
+        ("t=2", "t=2000000", "cannot be compared"),
+        (
+            "\"site\":\"a \\\"site\\\"\"",
+            &long[..],
+            "site has 300 bytes",
+        ),
+        ("a \\\"site\\\"", "\\u0007", "control characters"),
+        ("http://10.0.0.1:80", "nonsense", "has no scheme"),
+        ("http://10.0.0.1:80", "http://169.254.169.254:80", "169.254"),
+        ("http://10.0.0.1:80", "HTTP://10.0.0.1:80", "10.0.0.1"),
+        ("\"user\":\"ana\"", "\"user\":\" ana\"", "1 to 64 bytes"),
+        ("\"name\":\"peer 1", "\"name\":\"../peer 1", "line"),
+    ] {
+        let changed: Vec<_> = lines(&bytes)
+            .into_iter()
+            .map(|line| line.replacen(from, to, 1))
+            .collect();
+        let shown = refused(sealed(&changed)).await.to_string();
+        assert!(shown.contains(part), "{to}: {shown}");
+        assert!(shown.contains("nothing was imported"), "{to}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_there_twice_counts_once() {
+    let bytes = exported(&filled().await).await;
+    let mut twice = lines(&bytes);
+    let again: Vec<_> = twice[1..].to_vec();
+    twice.extend(again);
+    let to = MemoryStore::new();
+    let imported = import(Cursor::new(sealed(&twice)), &to).await;
+    let all = Imported {
+        accounts: 2,
+        peers: 3,
+        records: 15_000,
+    };
+    assert_eq!(imported.expect("imports"), all);
+    assert_eq!(exported(&to).await, bytes);
+}
+
+#[tokio::test]
+async fn an_import_that_broke_off_goes_on_and_no_other_one() {
+    let bytes = exported(&filled().await).await;
+    let other = {
+        let mut lines = lines(&bytes);
+        lines.pop();
+        sealed(&lines)
+    };
+    for after in [0, 1, 3, 5_000, 12_000] {
+        let to = MemoryStore::new();
+        let reader = BreaksOff {
+            file: Cursor::new(bytes.clone()),
+            passes: 0,
+            lines: after,
+        };
+        let broken = import(reader, &to).await.expect_err("breaks off");
+        let shown = broken.to_string();
+        assert!(shown.contains("run it again"), "{shown}");
+        assert!(to.importing().await.expect("reads").is_some());
+        let another = import(Cursor::new(other.clone()), &to).await;
+        assert!(matches!(another, Err(ArchiveError::Another)), "{another:?}");
+        let imported = import(Cursor::new(bytes.clone()), &to).await;
+        assert_eq!(imported.expect("goes on").records, 15_000, "after {after}");
+        assert_eq!(to.importing().await, Ok(None));
+        assert_eq!(exported(&to).await, bytes, "after {after}");
+        let again = import(Cursor::new(bytes.clone()), &to).await;
+        assert!(matches!(again, Err(ArchiveError::NotEmpty)), "{again:?}");
+    }
+}
+
+/// A file that can be read once, and some lines of it again.
+struct BreaksOff {
+    file: Cursor<Vec<u8>>,
+    passes: u32,
+    lines: usize,
+}
+
+impl std::io::Read for BreaksOff {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        unreachable!("it is read by lines")
+    }
+}
+
+impl std::io::BufRead for BreaksOff {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        if self.passes > 0 && self.lines == 0 {
+            return Err(std::io::Error::other("the disk is gone"));
+        }
+        let rest = self.file.fill_buf()?;
+        let end = rest.iter().position(|byte| *byte == b'\n');
+        Ok(end.map_or(rest, |end| &rest[..=end]))
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.file.consume(bytes);
+        if self.passes > 0 && bytes > 0 {
+            self.lines = self.lines.saturating_sub(1);
+        }
+    }
+}
+
+impl std::io::Seek for BreaksOff {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        self.passes += 1;
+        self.file.seek(to)
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use vecino_grpc::v1;
 
-use super::place::{Missing, Place, absolute, open, refusal};
+use super::place::{Missing, Place, absolute, open_to_import, refusal};
 use crate::{archive, config::Config};
 
 /// Where an export goes. A new file is its owner's alone, and has its bytes on the disk at the end.
@@ -101,7 +101,7 @@ async fn of_running(
 
 pub(super) async fn import(config: &Config, path: &Path) -> anyhow::Result<()> {
     let file = File::open(path).with_context(|| format!("{path:?}"))?;
-    let store = open(config, Missing::IsMade).await?;
+    let store = open_to_import(config).await?;
     let imported = archive::import(BufReader::new(file), &*store).await;
     store.close().await;
     let imported = imported.with_context(|| format!("{path:?}"))?;

@@ -62,8 +62,20 @@ async fn running(path: &Path) -> anyhow::Result<Option<ControlClient<Channel>>> 
     Ok(Some(ControlClient::new(channel)))
 }
 
-/// Opens the store itself.
-pub(super) async fn open(config: &Config, missing: Missing) -> anyhow::Result<Arc<dyn Store>> {
+/// Opens the store itself, if it is whole.
+async fn open(config: &Config, missing: Missing) -> anyhow::Result<Arc<dyn Store>> {
+    check(config, missing)?;
+    Ok(store::open(&config.store, StoreMetrics::default()).await?)
+}
+
+/// Opens or makes the store itself, whatever became of an earlier import.
+pub(super) async fn open_to_import(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    check(config, Missing::IsMade)?;
+    Ok(store::open_to_import(&config.store, StoreMetrics::default()).await?)
+}
+
+/// Whether a command can be about the store when no locator runs on it.
+fn check(config: &Config, missing: Missing) -> anyhow::Result<()> {
     match &config.store {
         StoreUrl::Memory => bail!(
             "STORE_URL=memory: is nowhere but in a running locator, and none answers at \
@@ -72,9 +84,8 @@ pub(super) async fn open(config: &Config, missing: Missing) -> anyhow::Result<Ar
         StoreUrl::Redb(file) if missing == Missing::IsAnError && !file.exists() => {
             bail!("STORE_URL={}: there is no such store", config.store)
         }
-        StoreUrl::Redb(_) | StoreUrl::Redis(_) => {}
+        StoreUrl::Redb(_) | StoreUrl::Redis(_) => Ok(()),
     }
-    Ok(store::open(&config.store, StoreMetrics::default()).await?)
 }
 
 /// As another process finds it.

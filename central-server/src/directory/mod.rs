@@ -42,6 +42,14 @@ use crate::{
 /// Bytes of a site.
 pub const MAX_SITE_BYTES: usize = 64;
 
+/// Refuses what no peer may call its place.
+pub fn check_site(site: &str) -> Result<(), Error> {
+    if site.len() > MAX_SITE_BYTES || site.contains(char::is_control) {
+        return Err(Error::Site(site.len()));
+    }
+    Ok(())
+}
+
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use vecino_rest::{PeerId, PeerKey, UserName};
 
-use super::{Directory, Error, MAX_SITE_BYTES, partial::PartialChange, public_url::PublicUrl};
+use super::{Directory, Error, check_site, partial::PartialChange, public_url::PublicUrl};
 use crate::store::{
     Change, DirectoryId, Fingerprints, PeerNo, PeerRow, PeerState, Session, TokenHash,
 };
@@ -103,9 +103,7 @@ impl Directory {
             observed,
             registered_in: _,
         } = registration;
-        if site.len() > MAX_SITE_BYTES || site.contains(char::is_control) {
-            return Err(Error::Site(site.len()));
-        }
+        check_site(&site)?;
         let url = if public_url.is_empty() {
             PublicUrl::derived(observed, port)?
         } else {

@@ -22,6 +22,7 @@ impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
         let code = match &error {
             StoreError::NotThePeer => Code::Unauthenticated,
+            StoreError::Unfit { .. } => Code::InvalidArgument,
             StoreError::BucketFull { .. } => Code::ResourceExhausted,
             StoreError::Closed => Code::Unavailable,
             // The causes may name paths of this machine: they stay in the log of the store.

@@ -193,6 +193,8 @@ pub(super) async fn conforms<F: Future<Output = Arc<dyn Store>>>(make: impl Fn()
     accounts::accounts_are_listed_in_pages(bench().await).await;
     accounts::a_session_stays_with_its_peer_until_it_is_ended(bench().await).await;
     accounts::the_buckets_of_a_peer_are_all_that_it_holds(bench().await).await;
+    accounts::an_import_is_marked_from_its_beginning_to_its_end(bench().await).await;
+    accounts::a_peer_for_whom_there_is_no_room_is_refused_alone(bench().await).await;
     accounts::a_closed_store_takes_no_accounts(bench().await).await;
 }
 

@@ -37,6 +37,7 @@ struct State {
     next_resource: u64,
     epoch: u64,
     records: u64,
+    importing: Option<Digest>,
     closed: bool,
 }
 
@@ -178,6 +179,7 @@ impl State {
 #[async_trait]
 impl Store for MemoryStore {
     async fn register(&self, peer: PeerRow) -> Result<Registered, StoreError> {
+        peer.check()?;
         let mut state = self.lock_open()?;
         let no = match state.peer_ids.get(&peer.id) {
             Some(no) => *no,
@@ -214,6 +216,15 @@ impl Store for MemoryStore {
         if let Some(peer) = self.lock_open()?.peers.get_mut(&peer) {
             peer.row.session = None;
         }
+        Ok(())
+    }
+
+    async fn importing(&self) -> Result<Option<Digest>, StoreError> {
+        Ok(self.lock().importing)
+    }
+
+    async fn set_importing(&self, export: Option<Digest>) -> Result<(), StoreError> {
+        self.lock_open()?.importing = export;
         Ok(())
     }
 

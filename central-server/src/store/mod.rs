@@ -92,6 +92,21 @@ pub struct PeerRow {
     pub session: Option<Session>,
 }
 
+impl PeerRow {
+    /// Whether every engine has room for it. What peers say of themselves was checked before and is
+    /// far from these bounds.
+    fn check(&self) -> Result<(), StoreError> {
+        let bounds = [
+            ("site", self.site.len(), usize::from(u8::MAX)),
+            ("URL", self.url.len(), usize::from(u16::MAX)),
+        ];
+        let beyond = bounds.into_iter().find(|(_, bytes, most)| bytes > most);
+        beyond.map_or(Ok(()), |(field, bytes, most)| {
+            Err(StoreError::Unfit { field, bytes, most })
+        })
+    }
+}
+
 /// The answer to a registration.
 #[derive(Debug, Clone)]
 pub struct Registered {
@@ -104,7 +119,7 @@ pub struct Registered {
 }
 
 /// A file that a peer holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Resource {
     /// Its name.
     pub name: Name,
@@ -276,6 +291,16 @@ pub enum StoreError {
         /// Which.
         bucket: u8,
     },
+    /// It cannot be kept.
+    #[error("the {field} of a peer has {bytes} bytes: expected at most {most}")]
+    Unfit {
+        /// What of it.
+        field: &'static str,
+        /// Of that length.
+        bytes: usize,
+        /// Where this is possible.
+        most: usize,
+    },
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
@@ -365,6 +390,13 @@ pub trait Store: Send + Sync {
     /// Walks the index of terms.
     async fn walk(&self, walk: &Walk<'_>, among: &Among<'_>) -> Result<WalkPage, StoreError>;
 
+    /// The export that is being imported into it, by its checksum, or was when that broke off: the
+    /// store is not whole then.
+    async fn importing(&self) -> Result<Option<Digest>, StoreError>;
+
+    /// An import begins, or has come to its end.
+    async fn set_importing(&self, export: Option<Digest>) -> Result<(), StoreError>;
+
     /// How much there is.
     fn counts(&self) -> Counts;
 
@@ -410,8 +442,36 @@ fn check_room(announce: &[Resource], count_of: impl Fn(u8) -> u32) -> Result<(),
     Ok(())
 }
 
-/// Opens the engine that `url` names.
+/// Opens the engine that `url` names, if what it has is whole.
 pub async fn open(url: &StoreUrl, metrics: StoreMetrics) -> Result<Arc<dyn Store>, OpenError> {
+    let store = open_to_import(url, metrics).await?;
+    let reason = match store.importing().await {
+        Ok(None) => return Ok(store),
+        Ok(Some(_)) => {
+            let remove = match url {
+                StoreUrl::Redis(_) => "name another namespace",
+                StoreUrl::Redb(_) | StoreUrl::Memory => "remove the file",
+            };
+            format!(
+                "an import into it did not come to its end: run `central-server import` with the \
+                 same file again, or {remove} to begin anew"
+            )
+        }
+        Err(error) => format!("it cannot be read: {error}"),
+    };
+    store.close().await;
+    Err(OpenError {
+        url: url.to_string(),
+        reason,
+        is_unusable: false,
+    })
+}
+
+/// Opens the engine that `url` names, whatever became of an import into it.
+pub async fn open_to_import(
+    url: &StoreUrl,
+    metrics: StoreMetrics,
+) -> Result<Arc<dyn Store>, OpenError> {
     match url {
         StoreUrl::Memory => Ok(Arc::new(MemoryStore::new())),
         StoreUrl::Redis(cluster) => match RedisStore::connect(cluster).await {

@@ -2,7 +2,8 @@
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
-use central_server::Config;
+use central_server::{Config, Server, metrics::StoreMetrics, store::open_to_import};
+use vecino_rest::Digest;
 
 use crate::{process::run_command, support::*};
 
@@ -148,6 +149,45 @@ async fn a_served_directory_moves_to_another_store_and_its_peers_notice_nothing(
     let (before, after) = (fingerprints(&resharing), fingerprints(&after));
     let differing: Vec<_> = (0..256).filter(|&b| before[b] != after[b]).collect();
     assert_eq!(differing, [bucket], "only that one differs");
+}
+
+/// As after `kill -9` in the middle.
+#[tokio::test]
+async fn a_store_with_half_an_import_is_served_by_nobody_and_the_import_goes_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let old = store_in(directory.path(), "locator.redb");
+    let new = store_in(directory.path(), "new.redb");
+    let file = directory.path().join("export.jsonl");
+    let path = file.to_str().expect("text");
+    let locator = Locator::with(served(directory.path())).await;
+    let _peer = sharing(&locator, 1, 10).await;
+    done(&old, &["export", path]).await;
+    let export = std::fs::read_to_string(&file).expect("is there");
+    let end = export.lines().next_back().expect("lines");
+    let before = &export[..export.len() - end.len() - 1];
+    let url = new.parse().expect("a store");
+    let half = open_to_import(&url, StoreMetrics::default()).await;
+    let half = half.expect("is made");
+    let checksum = digest(before);
+    let checksum = Digest::from_bytes(checksum.try_into().expect("32 bytes"));
+    half.set_importing(Some(checksum)).await.expect("marks");
+    half.close().await;
+    drop(half);
+    for command in [&["status"][..], &["account", "list"], &["export", "-"]] {
+        let (code, _, error) = run_command(&new, command, "").await;
+        assert_eq!(code, 1, "{command:?}");
+        assert!(error.contains("did not come to its end"), "{error}");
+    }
+    let config = on_disk(&directory.path().join("new.redb"));
+    let refused = Server::bind(config.clone()).await.err().expect("refused");
+    assert!(
+        refused.to_string().contains("with the same file again"),
+        "{refused}"
+    );
+    done(&new, &["import", path]).await;
+    let moved = Locator::with(config).await;
+    let found = providers(&mut moved.client().await, by_name("peer 1/3")).await;
+    assert_eq!(found.len(), 1);
 }
 
 #[tokio::test]

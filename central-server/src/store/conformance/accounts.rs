@@ -1,6 +1,6 @@
 //! What the suite asks of accounts, sessions and the reads that an export needs.
 
-use vecino_rest::UserName;
+use vecino_rest::{Digest, UserName};
 
 use super::{Bench, PeerRow, announce, file, row};
 use crate::store::{Account, Expect, PeerNo, Session, StoreError, bucket_of};
@@ -128,4 +128,41 @@ pub(super) async fn a_closed_store_takes_no_accounts(bench: Bench) {
     assert_eq!(put.await, Err(StoreError::Closed));
     let removed = bench.store.remove_account(&user("ana")).await;
     assert_eq!(removed, Err(StoreError::Closed));
+}
+
+pub(super) async fn an_import_is_marked_from_its_beginning_to_its_end(bench: Bench) {
+    let store = &bench.store;
+    assert_eq!(store.importing().await, Ok(None));
+    for export in [Some(Digest::of(b"one")), Some(Digest::of(b"other")), None] {
+        store.set_importing(export).await.expect("marks");
+        bench.peer(1).await;
+        assert_eq!(store.importing().await, Ok(export));
+    }
+}
+
+pub(super) async fn a_peer_for_whom_there_is_no_room_is_refused_alone(bench: Bench) {
+    let store = &bench.store;
+    let long_site = PeerRow {
+        site: "x".repeat(256),
+        ..row(1)
+    };
+    let long_url = PeerRow {
+        url: "x".repeat(65_536),
+        ..row(1)
+    };
+    for unfit in [long_site, long_url] {
+        let refused = store.register(unfit).await;
+        assert!(
+            matches!(refused, Err(StoreError::Unfit { .. })),
+            "{refused:?}"
+        );
+    }
+    let longest = PeerRow {
+        site: "x".repeat(255),
+        url: "x".repeat(65_535),
+        ..row(1)
+    };
+    store.register(longest.clone()).await.expect("registers");
+    let known = store.peer(&longest.id).await.expect("reads");
+    assert_eq!(known.map(|(_, row)| row), Some(longest));
 }

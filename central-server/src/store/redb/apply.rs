@@ -145,6 +145,15 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
+    pub(super) fn set_importing(&mut self, export: Option<Digest>) -> Result<()> {
+        match export {
+            Some(export) => self.meta.insert(meta::IMPORTING, &export.as_bytes()[..]),
+            None => self.meta.remove(meta::IMPORTING),
+        }
+        .map_err(engine)?;
+        Ok(())
+    }
+
     pub(super) fn put_account(&mut self, account: &Account, expect: Expect) -> Result<bool> {
         let user = account.user.as_str();
         let is_there = self.accounts.get(user).map_err(engine)?.is_some();

@@ -29,7 +29,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use vecino_rest::{PeerId, UserName};
+use vecino_rest::{Digest, PeerId, UserName};
 
 use super::{
     Account, Among, Change, Counts, Expect, Forgotten, Found, Key, PeerNo, PeerRow, Registered,
@@ -95,6 +95,7 @@ impl RedbStore {
 #[async_trait]
 impl Store for RedbStore {
     async fn register(&self, peer: PeerRow) -> Result<Registered, StoreError> {
+        peer.check()?;
         self.writer
             .run(|reply| Command::Register { peer, reply }, 0)
             .await
@@ -191,6 +192,16 @@ impl Store for RedbStore {
 
     async fn walk(&self, walk: &Walk<'_>, among: &Among<'_>) -> Result<WalkPage, StoreError> {
         self.read(|snapshot| snapshot.walk(walk, among))
+    }
+
+    async fn importing(&self) -> Result<Option<Digest>, StoreError> {
+        self.read(Snapshot::importing)
+    }
+
+    async fn set_importing(&self, export: Option<Digest>) -> Result<(), StoreError> {
+        self.writer
+            .run(|reply| Command::SetImporting { export, reply }, 0)
+            .await
     }
 
     fn counts(&self) -> Counts {

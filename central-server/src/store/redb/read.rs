@@ -3,9 +3,9 @@
 use std::{io, ops::Bound};
 
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
-use vecino_rest::{PeerId, UserName};
+use vecino_rest::{Digest, PeerId, UserName};
 
-use super::schema::{self, Counters, Keys};
+use super::schema::{self, Counters, Keys, META, meta};
 use crate::store::{
     Account, Among, Counts, Found, HOLDER_READS_RESERVED, Key, MAX_HOLDER_READS,
     MAX_HOLDER_READS_WALK, MAX_VARIANTS_READ, PeerNo, PeerRow, Resource, ResourceNo, StoreError,
@@ -70,6 +70,15 @@ impl Snapshot {
             accounts: reading.open_table(schema::ACCOUNTS).map_err(engine)?,
             reading,
         })
+    }
+
+    /// The export that is being imported.
+    pub(super) fn importing(&self) -> Result<Option<Digest>, StoreError> {
+        let meta = self.reading.open_table(META).map_err(engine)?;
+        let export = meta.get(meta::IMPORTING).map_err(engine)?;
+        let digest = |bytes: &[u8]| bytes.try_into().map(Digest::from_bytes);
+        let export = export.map(|row| digest(row.value())).transpose();
+        export.map_err(|_| schema::damaged("what is imported"))
     }
 
     pub(super) fn peers(&self) -> Result<Vec<(PeerNo, PeerRow)>, StoreError> {

@@ -54,6 +54,8 @@ pub(super) mod meta {
     pub(in super::super) const FORMAT: &str = "format";
     pub(in super::super) const HASH_KEY: &str = "hash_key";
     pub(in super::super) const COUNTERS: &str = "counters";
+    /// The checksum of the export that is being imported.
+    pub(in super::super) const IMPORTING: &str = "importing";
 }
 
 /// Bytes of a resource's number in a key.

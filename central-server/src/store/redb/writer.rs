@@ -13,7 +13,7 @@ use std::{
 
 use redb::{Database, Durability};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use vecino_rest::UserName;
+use vecino_rest::{Digest, UserName};
 
 use super::{
     apply::Transaction,
@@ -81,6 +81,10 @@ pub(super) enum Command {
         user: UserName,
         reply: Reply<bool>,
     },
+    SetImporting {
+        export: Option<Digest>,
+        reply: Reply<()>,
+    },
     /// Changes nothing; fails when the engine does.
     Check,
 }
@@ -91,6 +95,7 @@ impl Command {
             Self::Register { .. }
             | Self::EndSession { .. }
             | Self::PutAccount { .. }
+            | Self::SetImporting { .. }
             | Self::RemoveAccount { .. } => 1,
             Self::Lapse { peers, .. } => peers.len(),
             Self::Announce { change, .. } => change.len(),
@@ -109,6 +114,7 @@ impl Command {
             Self::EndSession { reply, .. } => drop(reply.send(Err(fault))),
             Self::PutAccount { reply, .. } => drop(reply.send(Err(fault))),
             Self::RemoveAccount { reply, .. } => drop(reply.send(Err(fault))),
+            Self::SetImporting { reply, .. } => drop(reply.send(Err(fault))),
             Self::Check => {}
         }
     }
@@ -411,6 +417,9 @@ fn apply(
         } => answer(transaction.put_account(&account, expect), reply, failed),
         Command::RemoveAccount { user, reply } => {
             answer(transaction.remove_account(&user), reply, failed)
+        }
+        Command::SetImporting { export, reply } => {
+            answer(transaction.set_importing(export), reply, failed)
         }
         Command::Check => Box::new(drop),
     }

@@ -13,6 +13,7 @@ mod accounts;
 mod cluster;
 mod counts;
 mod keys;
+mod notes;
 mod peers;
 mod read;
 mod records;
@@ -29,7 +30,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use vecino_rest::{PeerId, UserName};
+use vecino_rest::{Digest, PeerId, UserName};
 
 pub use cluster::{EXPECTED, RedisUrl};
 
@@ -201,6 +202,7 @@ impl RedisStore {
 #[async_trait]
 impl Store for RedisStore {
     async fn register(&self, peer: PeerRow) -> Result<Registered, StoreError> {
+        peer.check()?;
         self.check_open()?;
         let registered = async {
             let (no, epoch) = self.register_peer(&peer).await?;
@@ -282,6 +284,15 @@ impl Store for RedisStore {
 
     async fn walk(&self, walk: &Walk<'_>, among: &Among<'_>) -> Result<WalkPage, StoreError> {
         self.noting(self.walk_all(walk, among).await)
+    }
+
+    async fn importing(&self) -> Result<Option<Digest>, StoreError> {
+        self.imported_export().await
+    }
+
+    async fn set_importing(&self, export: Option<Digest>) -> Result<(), StoreError> {
+        self.check_open()?;
+        self.note_import(export).await
     }
 
     fn counts(&self) -> Counts {

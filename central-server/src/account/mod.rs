@@ -13,6 +13,7 @@ mod session;
 mod wrong;
 
 use std::{
+    collections::{BTreeSet, HashMap},
     fmt,
     net::IpAddr,
     str::FromStr,
@@ -27,7 +28,7 @@ use vecino_rest::{PeerId, UserName};
 
 use crate::{
     directory::{Clock, Token, lease::network},
-    store::{Account, Expect, Session, Store, StoreError, TokenHash},
+    store::{Account, Expect, PeerRow, Session, Store, StoreError, TokenHash},
 };
 use backoff::Backoff;
 pub use manage::{ManageError, add, list, put_out, remove, set_password};
@@ -351,20 +352,23 @@ impl Accounts {
         if self.policy == Policy::Off {
             return Ok(());
         }
-        let mut over = Vec::new();
-        for (no, row) in self.store.peers().await? {
-            let stays = match &row.session {
-                // A live peer outlives the token of its next registration.
-                Some(session) => {
-                    let account = self.store.account(&session.user).await?;
-                    account.is_some_and(|account| account.stamp == session.stamp)
-                }
-                None => false,
-            };
-            if !stays {
-                over.push((no, row.token));
-            }
+        let peers = self.store.peers().await?;
+        // Many peers may be of one user.
+        let users = peers.iter().filter_map(|(_, row)| row.session.as_ref());
+        let users: BTreeSet<_> = users.map(|session| session.user.clone()).collect();
+        let users: Vec<_> = users.into_iter().collect();
+        let mut stamps = HashMap::new();
+        for some in users.chunks(PAGE) {
+            let accounts = self.store.accounts_of(some).await?;
+            stamps.extend(accounts.into_iter().map(|known| (known.user, known.stamp)));
         }
+        // A live peer outlives the token of its next registration.
+        let stays = |row: &PeerRow| match &row.session {
+            Some(session) => stamps.get(&session.user) == Some(&session.stamp),
+            None => false,
+        };
+        let over = peers.iter().filter(|(_, row)| !stays(row));
+        let over = over.map(|(no, row)| (*no, row.token)).collect();
         self.store.lapse(over, self.clock.wall_ms()).await
     }
 

@@ -11,6 +11,8 @@ use crate::store::{
 
 /// Live peers of one network that may claim one URL without being seen at its address.
 pub const MAX_CLAIMS_PER_URL: usize = 4;
+/// Peers that are expelled in one step.
+const EXPELLED_AT_ONCE: usize = 1_024;
 /// Live peers at most.
 pub const MAX_LIVE_PEERS: usize = 262_144;
 
@@ -251,29 +253,40 @@ impl Directory {
 
     /// Ends the session of a peer, and its lease at once, whatever its token.
     pub async fn expel(&self, id: &PeerId) -> Result<(), Error> {
-        let Some((peer, row)) = self.store.peer(id).await? else {
-            return Ok(());
-        };
-        // In this order it cannot come back in between.
-        self.store.end_session(peer).await?;
-        if row.state == PeerState::Present {
-            self.lapse(&[(peer, row.token)]).await?;
+        match self.store.peer(id).await? {
+            Some(known) => self.expel_all(&[known]).await,
+            None => Ok(()),
         }
-        self.leases.end(peer, &row.token);
-        self.end_partials([peer]);
-        Ok(())
     }
 
     /// Expels the peers that are logged in as `user`; how many there were.
     pub async fn expel_user(&self, user: &UserName) -> Result<usize, Error> {
-        let mut expelled = 0;
-        for (_, row) in self.store.peers().await? {
-            if row.session.is_some_and(|session| session.user == *user) {
-                self.expel(&row.id).await?;
-                expelled += 1;
-            }
+        let mut peers = self.store.peers().await?;
+        peers.retain(|(_, row)| {
+            let session = row.session.as_ref();
+            session.is_some_and(|session| session.user == *user)
+        });
+        for some in peers.chunks(EXPELLED_AT_ONCE) {
+            self.expel_all(some).await?;
         }
-        Ok(expelled)
+        Ok(peers.len())
+    }
+
+    async fn expel_all(&self, peers: &[(PeerNo, PeerRow)]) -> Result<(), Error> {
+        // In this order they cannot come back in between.
+        let numbers = peers.iter().map(|(peer, _)| *peer);
+        self.store.end_sessions(numbers.clone().collect()).await?;
+        let present = peers.iter();
+        let present = present.filter(|(_, row)| row.state == PeerState::Present);
+        let present: Vec<_> = present.map(|(peer, row)| (*peer, row.token)).collect();
+        if !present.is_empty() {
+            self.lapse(&present).await?;
+        }
+        for (peer, row) in peers {
+            self.leases.end(*peer, &row.token);
+        }
+        self.end_partials(numbers);
+        Ok(())
     }
 
     /// Ends a lease at once.
@@ -289,5 +302,61 @@ impl Directory {
         self.leases.end(peer, &token);
         self.end_partials([peer]);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        metrics::Metrics,
+        store::{RedbStore, Store as _},
+    };
+
+    #[tokio::test]
+    async fn many_peers_are_expelled_in_few_commits_and_others_stay() {
+        const PEERS: u8 = 200;
+        let folder = tempfile::tempdir().expect("a directory");
+        let metrics = Arc::new(Metrics::new());
+        let store = RedbStore::open(&folder.path().join("store"), metrics.store.clone());
+        let store = Arc::new(store.expect("opens"));
+        let user = |name: &str| UserName::parse(name).expect("valid");
+        let rows = (0..PEERS).map(|number| PeerRow {
+            id: PeerId::from_bytes([number; 16]),
+            url: "http://10.0.0.1:80".into(),
+            site: String::new(),
+            token: [number; 32],
+            url_is_observed: true,
+            state: PeerState::Present,
+            session: Some(Session {
+                user: user(if number == 7 { "ben" } else { "ana" }),
+                stamp: 1,
+                token: [number; 32],
+                ends_ms: i64::MAX,
+            }),
+        });
+        for row in rows.clone() {
+            store.register(row).await.expect("registers");
+        }
+        let lease = Duration::from_secs(60);
+        let directory = Directory::open(store.clone(), lease, metrics.clone()).await;
+        let directory = directory.expect("opens");
+        assert_eq!(directory.leases.count(), usize::from(PEERS));
+        let before = metrics.store.commits.get();
+        let expelled = directory.expel_user(&user("ana")).await.expect("expels");
+        assert_eq!(expelled, usize::from(PEERS) - 1);
+        let commits = metrics.store.commits.get() - before;
+        assert!(commits < 20, "{commits} commits");
+        let stays = rows.clone().find(|row| row.id.as_bytes()[0] == 7);
+        let stays = stays.expect("one of them");
+        for row in rows {
+            assert_eq!(directory.is_live(&row.id), row == stays);
+        }
+        // Who holds nothing is forgotten with its lease.
+        let left = store.peers().await.expect("lists");
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].1, stays);
     }
 }

@@ -212,9 +212,12 @@ impl Store for MemoryStore {
         Ok(no.map(|no| (*no, state.peers[no].row.clone())))
     }
 
-    async fn end_session(&self, peer: PeerNo) -> Result<(), StoreError> {
-        if let Some(peer) = self.lock_open()?.peers.get_mut(&peer) {
-            peer.row.session = None;
+    async fn end_sessions(&self, peers: Vec<PeerNo>) -> Result<(), StoreError> {
+        let mut state = self.lock_open()?;
+        for peer in peers {
+            if let Some(peer) = state.peers.get_mut(&peer) {
+                peer.row.session = None;
+            }
         }
         Ok(())
     }
@@ -230,6 +233,12 @@ impl Store for MemoryStore {
 
     async fn account(&self, user: &UserName) -> Result<Option<Account>, StoreError> {
         Ok(self.lock().accounts.get(user).cloned())
+    }
+
+    async fn accounts_of(&self, users: &[UserName]) -> Result<Vec<Account>, StoreError> {
+        let state = self.lock();
+        let accounts = users.iter().filter_map(|user| state.accounts.get(user));
+        Ok(accounts.cloned().collect())
     }
 
     async fn put_account(&self, account: Account, expect: Expect) -> Result<bool, StoreError> {

@@ -343,12 +343,15 @@ pub trait Store: Send + Sync {
     /// The peer of that id.
     async fn peer(&self, id: &PeerId) -> Result<Option<(PeerNo, PeerRow)>, StoreError>;
 
-    /// Ends the login of a peer, so that it cannot register again with it. Its lease is another
-    /// matter.
-    async fn end_session(&self, peer: PeerNo) -> Result<(), StoreError>;
+    /// Ends the logins of peers, so that they cannot register again with them. Their leases are
+    /// another matter.
+    async fn end_sessions(&self, peers: Vec<PeerNo>) -> Result<(), StoreError>;
 
     /// The account of `user`.
     async fn account(&self, user: &UserName) -> Result<Option<Account>, StoreError>;
+
+    /// The accounts of those of `users` who have one, in any order.
+    async fn accounts_of(&self, users: &[UserName]) -> Result<Vec<Account>, StoreError>;
 
     /// Stores an account, if it is there already or is not, as `expect` says; whether it was so.
     async fn put_account(&self, account: Account, expect: Expect) -> Result<bool, StoreError>;

@@ -61,6 +61,16 @@ pub(super) async fn accounts_are_listed_in_pages(bench: Bench) {
         listed.extend(page.into_iter().map(|account| account.user.to_string()));
     }
     assert_eq!(listed, names);
+    let asked = ["josé", "nobody", "ana b", "ana"].map(user);
+    let accounts = bench.store.accounts_of(&asked).await.expect("reads");
+    let mut found: Vec<_> = accounts
+        .iter()
+        .map(|a| (a.user.as_str(), a.stamp))
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, [("ana", 3), ("ana b", 2), ("josé", 0)]);
+    let nobody = bench.store.accounts_of(&[]).await;
+    assert_eq!(nobody, Ok(Vec::new()));
 }
 
 pub(super) async fn a_session_stays_with_its_peer_until_it_is_ended(bench: Bench) {
@@ -85,8 +95,22 @@ pub(super) async fn a_session_stays_with_its_peer_until_it_is_ended(bench: Bench
     lapsed.expect("lapses");
     let (_, kept) = known(&with_session).await.expect("is there");
     assert_eq!(kept.session, with_session.session, "it outlives the lease");
-    bench.store.end_session(peer).await.expect("ends");
-    bench.store.end_session(PeerNo(77)).await.expect("nobody");
+    let others = [2, 3].map(|number| PeerRow {
+        session: with_session.session.clone(),
+        ..row(number)
+    });
+    let mut ended = vec![PeerNo(77), peer];
+    for other in &others {
+        let other = bench.store.register(other.clone()).await;
+        ended.push(other.expect("registers").peer);
+    }
+    ended.pop();
+    bench.store.end_sessions(ended).await.expect("ends");
+    bench.store.end_sessions(Vec::new()).await.expect("nobody");
+    let (_, ended) = known(&others[0]).await.expect("is there");
+    assert_eq!(ended.session, None);
+    let (_, not_ended) = known(&others[1]).await.expect("is there");
+    assert_eq!(not_ended.session, with_session.session);
     let (_, ended) = known(&with_session).await.expect("is there");
     assert_eq!(ended.session, None);
     assert_eq!(ended.url, with_session.url, "the rest is as it was");

@@ -136,11 +136,13 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    pub(super) fn end_session(&mut self, no: PeerNo) -> Result<()> {
-        if let Some(mut peer) = self.peer(no)?
-            && peer.session.take().is_some()
-        {
-            self.put_peer(no, &peer)?;
+    pub(super) fn end_sessions(&mut self, peers: &[PeerNo]) -> Result<()> {
+        for no in peers {
+            if let Some(mut peer) = self.peer(*no)?
+                && peer.session.take().is_some()
+            {
+                self.put_peer(*no, &peer)?;
+            }
         }
         Ok(())
     }

@@ -105,14 +105,21 @@ impl Store for RedbStore {
         self.read(|snapshot| snapshot.peer(id))
     }
 
-    async fn end_session(&self, peer: PeerNo) -> Result<(), StoreError> {
+    async fn end_sessions(&self, peers: Vec<PeerNo>) -> Result<(), StoreError> {
         self.writer
-            .run(|reply| Command::EndSession { peer, reply }, 0)
+            .run(|reply| Command::EndSessions { peers, reply }, 0)
             .await
     }
 
     async fn account(&self, user: &UserName) -> Result<Option<Account>, StoreError> {
         self.read(|snapshot| snapshot.account(user))
+    }
+
+    async fn accounts_of(&self, users: &[UserName]) -> Result<Vec<Account>, StoreError> {
+        self.read(|snapshot| {
+            let accounts = users.iter().map(|user| snapshot.account(user));
+            accounts.filter_map(Result::transpose).collect()
+        })
     }
 
     async fn put_account(&self, account: Account, expect: Expect) -> Result<bool, StoreError> {

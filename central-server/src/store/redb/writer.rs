@@ -68,8 +68,8 @@ pub(super) enum Command {
         limit: usize,
         reply: Reply<Forgotten>,
     },
-    EndSession {
-        peer: PeerNo,
+    EndSessions {
+        peers: Vec<PeerNo>,
         reply: Reply<()>,
     },
     PutAccount {
@@ -93,11 +93,11 @@ impl Command {
     fn records(&self) -> usize {
         match self {
             Self::Register { .. }
-            | Self::EndSession { .. }
             | Self::PutAccount { .. }
             | Self::SetImporting { .. }
             | Self::RemoveAccount { .. } => 1,
             Self::Lapse { peers, .. } => peers.len(),
+            Self::EndSessions { peers, .. } => peers.len(),
             Self::Announce { change, .. } => change.len(),
             Self::Forget { limit, .. } => *limit,
             Self::Check => 0,
@@ -111,7 +111,7 @@ impl Command {
             Self::Lapse { reply, .. } => drop(reply.send(Err(fault))),
             Self::Announce { reply, .. } => drop(reply.send(Err(fault))),
             Self::Forget { reply, .. } => drop(reply.send(Err(fault))),
-            Self::EndSession { reply, .. } => drop(reply.send(Err(fault))),
+            Self::EndSessions { reply, .. } => drop(reply.send(Err(fault))),
             Self::PutAccount { reply, .. } => drop(reply.send(Err(fault))),
             Self::RemoveAccount { reply, .. } => drop(reply.send(Err(fault))),
             Self::SetImporting { reply, .. } => drop(reply.send(Err(fault))),
@@ -409,7 +409,9 @@ fn apply(
         Command::Forget { peer, limit, reply } => {
             answer(transaction.forget(peer, limit), reply, failed)
         }
-        Command::EndSession { peer, reply } => answer(transaction.end_session(peer), reply, failed),
+        Command::EndSessions { peers, reply } => {
+            answer(transaction.end_sessions(&peers), reply, failed)
+        }
         Command::PutAccount {
             account,
             expect,

@@ -1,6 +1,8 @@
 //! Accounts, and the logins that are kept with peers. What is acknowledged here is at a replica as
 //! well, where there is one: nobody else could send it again.
 
+use std::collections::BTreeMap;
+
 use futures_util::future::try_join_all;
 use vecino_rest::UserName;
 
@@ -11,6 +13,9 @@ use super::{
     peers::number,
 };
 use crate::store::{Account, Expect, PeerNo, StoreError};
+
+/// Entries of one shard that are asked for, or changed, at once.
+const ENTRIES_AT_ONCE: usize = 1_000;
 
 impl RedisStore {
     pub(super) async fn account_of(&self, user: &UserName) -> Result<Option<Account>, StoreError> {
@@ -76,24 +81,68 @@ impl RedisStore {
         let mut users = try_join_all(shards).await?.concat();
         users.sort_unstable();
         users.truncate(limit);
-        let accounts = users.iter().map(|user| async move {
-            let user = UserName::parse(user).map_err(|_| keys::foreign("a user"))?;
-            self.account_of(&user).await
+        let users = users.iter().map(|user| {
+            let user = UserName::parse(user);
+            user.map_err(|_| keys::foreign("a user"))
         });
+        let users: Vec<_> = users.collect::<Result<_, _>>()?;
         // One that was removed in between is none.
-        Ok(try_join_all(accounts)
-            .await?
-            .into_iter()
-            .flatten()
-            .collect())
+        let mut accounts = self.accounts_of_users(&users).await?;
+        accounts.sort_unstable_by(|one, other| one.user.cmp(&other.user));
+        Ok(accounts)
     }
 
-    /// Ends the login of a peer.
-    pub(super) async fn end_session_of(&self, peer: PeerNo) -> Result<(), StoreError> {
-        let (shard, arguments) = (self.shard_of(peer), [number(peer.0)]);
-        let done = self
-            .cluster
-            .run_surely(&scripts().end_session, &shard, &arguments);
-        done.await.map(drop)
+    /// The accounts of those who have one.
+    pub(super) async fn accounts_of_users(
+        &self,
+        users: &[UserName],
+    ) -> Result<Vec<Account>, StoreError> {
+        let mut shards: BTreeMap<String, Vec<&UserName>> = BTreeMap::new();
+        for user in users {
+            let shard = keys::accounts_of(&self.namespace, user);
+            shards.entry(shard).or_default().push(user);
+        }
+        let reads = shards.iter().flat_map(|(shard, users)| {
+            let reads = users.chunks(ENTRIES_AT_ONCE);
+            reads.map(move |users| self.accounts_in(shard, users))
+        });
+        Ok(try_join_all(reads).await?.concat())
+    }
+
+    async fn accounts_in(
+        &self,
+        shard: &str,
+        users: &[&UserName],
+    ) -> Result<Vec<Account>, StoreError> {
+        let mut command = redis::cmd("HMGET");
+        command.arg(format!("{shard}:rows"));
+        for user in users {
+            command.arg(user.as_str());
+        }
+        let rows: Vec<Option<Vec<u8>>> = self.cluster.call(&command).await?;
+        let known = users.iter().zip(rows);
+        let known = known.filter_map(|(user, row)| Some((*user, row?)));
+        known
+            .map(|(user, row)| keys::read_account(user.clone(), &row))
+            .collect()
+    }
+
+    /// Ends the logins of peers.
+    pub(super) async fn end_sessions_of(&self, peers: &[PeerNo]) -> Result<(), StoreError> {
+        let mut shards: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        for peer in peers {
+            let shard = shards.entry(self.shard_of(*peer)).or_default();
+            shard.push(number(peer.0));
+        }
+        // One after the other: each waits for a replica on the same connection.
+        for (shard, peers) in shards {
+            for peers in peers.chunks(ENTRIES_AT_ONCE) {
+                let ended = self
+                    .cluster
+                    .run_surely(&scripts().end_session, &shard, peers);
+                ended.await?;
+            }
+        }
+        Ok(())
     }
 }

@@ -222,13 +222,17 @@ impl Store for RedisStore {
         self.peer_of(id).await
     }
 
-    async fn end_session(&self, peer: PeerNo) -> Result<(), StoreError> {
+    async fn end_sessions(&self, peers: Vec<PeerNo>) -> Result<(), StoreError> {
         self.check_open()?;
-        self.end_session_of(peer).await
+        self.end_sessions_of(&peers).await
     }
 
     async fn account(&self, user: &UserName) -> Result<Option<Account>, StoreError> {
         self.account_of(user).await
+    }
+
+    async fn accounts_of(&self, users: &[UserName]) -> Result<Vec<Account>, StoreError> {
+        self.accounts_of_users(users).await
     }
 
     // What is wrong with a replica is no fault that keeps peers from being found.

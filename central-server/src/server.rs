@@ -24,7 +24,7 @@ use vecino_grpc::{
 };
 
 use crate::{
-    account::Accounts,
+    account::{self, Accounts, Disagreement},
     config::{Config, Listen},
     connections,
     control::{self, Control, ControlError},
@@ -71,6 +71,9 @@ pub enum ServerError {
     /// The store cannot be read.
     #[error("the store cannot be read: {0}")]
     Store(#[from] StoreError),
+    /// It cannot run beside the other locators of its directory.
+    #[error(transparent)]
+    Accounts(#[from] Disagreement),
     /// The transport failed.
     #[error("gRPC failed: {0}")]
     Grpc(#[from] transport::Error),
@@ -133,6 +136,10 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let store = store::open(&config.store, metrics.store.clone()).await?;
         let accounts = Accounts::open(store.clone(), config.accounts, config.session).await?;
+        if let Err(disagreement) = accounts.agree().await {
+            store.close().await;
+            return Err(disagreement.into());
+        }
         accounts.end_unadmitted().await?;
         let accounts = Arc::new(accounts);
         let opened = Directory::open(store.clone(), config.lease, metrics.clone()).await;
@@ -203,6 +210,7 @@ impl Server {
         let mut background = JoinSet::new();
         background.spawn(sweep::run(directory.clone()));
         background.spawn(sharing::run(directory.clone()));
+        background.spawn(account::keep(accounts.clone()));
         if let Some(path) = &config.control {
             let control = Control {
                 store: store.clone(),

@@ -5,6 +5,7 @@
 //! and not after its time, its logout, or a change of the account. Everything here that grows by
 //! what strangers send has a bound.
 
+mod agreement;
 mod backoff;
 mod manage;
 mod password;
@@ -30,6 +31,7 @@ use crate::{
     directory::{Clock, Token, lease::network},
     store::{Account, Expect, PeerRow, Session, Store, StoreError, TokenHash},
 };
+pub use agreement::{Disagreement, keep};
 use backoff::Backoff;
 pub use manage::{ManageError, add, list, put_out, remove, set_password};
 use password::{Hasher, Place};

@@ -136,6 +136,14 @@ impl Hasher {
         })
     }
 
+    /// Nothing is hashed until it is dropped.
+    #[cfg(test)]
+    pub(super) fn stop(&self) -> OwnedSemaphorePermit {
+        let threads = u32::try_from(self.threads.available_permits()).expect("few");
+        let all = self.threads.clone().try_acquire_many_owned(threads);
+        all.expect("they are free")
+    }
+
     /// Hashes a password of the operator's, who needs no place: strangers may have taken all.
     pub(super) async fn hash_for_operator(&self, password: String) -> Result<String, Error> {
         let hashed = run((), self.threads.clone(), move || hash(&password)).await;

@@ -66,6 +66,14 @@ pub trait Sharing: Send + Sync {
         silence: Duration,
     ) -> Result<(), StoreError>;
 
+    /// Says that this locator runs with these `accounts`, which holds for `lasting` if it is not
+    /// said again; unless another one runs with others, which is the answer.
+    async fn run_with(
+        &self,
+        accounts: &str,
+        lasting: Duration,
+    ) -> Result<Option<String>, StoreError>;
+
     /// Grows when acknowledged changes may have been lost.
     fn losses(&self) -> u64;
 

@@ -252,18 +252,17 @@ async fn an_unknown_user_cannot_be_told_from_a_wrong_password() {
         let told = (status.code(), status.message().to_owned(), headers);
         (told, began.elapsed())
     };
-    let (mut known, mut unknown, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for round in 0..4 {
         let guess = format!("guess {round}");
         let (of_known, took_known) = refusal("ana", round, &guess).await;
         let (of_unknown, took_unknown) = refusal("eve", round, &guess).await;
         assert_eq!(of_known, of_unknown);
         assert_eq!(of_known.0, Code::Unauthenticated);
-        // The same guess again is refused with no work, be the user known or not.
+        // The same guess again is refused alike, be the user known or not.
         for user in ["ana", "eve"] {
-            let (again, took) = refusal(user, round, &guess).await;
+            let (again, _) = refusal(user, round, &guess).await;
             assert_eq!(again, of_known);
-            repeated.push(took);
         }
         known.push(took_known);
         unknown.push(took_unknown);
@@ -276,8 +275,6 @@ async fn an_unknown_user_cannot_be_told_from_a_wrong_password() {
         *unknown * 4 > *known && *known * 4 > *unknown,
         "known {known:?}, unknown {unknown:?}"
     );
-    let repeated = repeated.iter().min().expect("eight");
-    assert!(*repeated < *known, "{repeated:?} instead of {known:?}");
     // Both are held back alike.
     for user in ["ana", "eve"] {
         let mut codes = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use central_server::{Config, account::Policy, config::StoreUrl};
+use central_server::{Config, Server, account::Policy, config::StoreUrl};
 use tonic::{Code, Status};
 use vecino_grpc::v1::{self, accounts_client::AccountsClient};
 
@@ -10,15 +10,18 @@ use crate::{process::run_command, redis_cluster::RedisCluster, support::*};
 
 const LEASE: Duration = Duration::from_secs(4);
 
-async fn closed(url: &str) -> Locator {
+fn with_accounts(url: &str, accounts: Policy) -> Config {
     let store: StoreUrl = url.parse().expect("a cluster");
-    let config = Config {
+    Config {
         store,
         lease: LEASE,
-        accounts: Policy::Closed,
+        accounts,
         ..Config::ephemeral()
-    };
-    Locator::with(config).await
+    }
+}
+
+async fn closed(url: &str) -> Locator {
+    Locator::with(with_accounts(url, Policy::Closed)).await
 }
 
 async fn login(locator: &Locator, user: &str, password: &str) -> Result<Vec<u8>, Status> {
@@ -126,6 +129,29 @@ async fn a_peer_that_has_a_lease_elsewhere_keeps_its_token() {
     };
     let refused = client.register(stranger).await.expect_err("no token");
     assert_eq!(refused.code(), Code::Unauthenticated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn locators_with_other_accounts_do_not_run_beside_each_other() {
+    let cluster = RedisCluster::shared();
+    let url = cluster.url();
+    let open = Locator::with(with_accounts(&url, Policy::Off)).await;
+    let mut peer = Peer::register(open.client().await, registration(1)).await;
+    peer.announce(&[record("a", "one")]).await;
+    let config = with_accounts(&url, Policy::Closed);
+    let refused = Server::bind(config.clone()).await.err().expect("refused");
+    let told = refused.to_string();
+    for part in ["ACCOUNTS=closed", "ACCOUNTS=off", "end them all first"] {
+        assert!(told.contains(part), "{told}");
+    }
+    // Its peers are as they were.
+    peer.kept_alive().await.expect("is kept");
+    let same = Locator::with(with_accounts(&url, Policy::Off)).await;
+    open.server.shutdown().await.expect("ends");
+    let refused = Server::bind(config.clone()).await.err();
+    assert!(refused.is_some(), "one of two goes on");
+    same.server.shutdown().await.expect("ends");
+    Locator::with(config).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,6 +127,7 @@ pub(super) struct Scripts {
     pub(super) put_account: Script,
     pub(super) register: Script,
     pub(super) unlist: Script,
+    pub(super) say_accounts: Script,
     pub(super) walk: Script,
 }
 
@@ -145,6 +146,7 @@ pub(super) fn scripts() -> &'static Scripts {
         put_account: Script::new(include_str!("put_account.lua")),
         register: Script::new(include_str!("register.lua")),
         unlist: Script::new(include_str!("unlist.lua")),
+        say_accounts: Script::new(include_str!("say_accounts.lua")),
         walk: Script::new(include_str!("walk.lua")),
     })
 }

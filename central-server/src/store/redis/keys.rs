@@ -20,8 +20,9 @@
 //! last keep-alive), `S:gone` (by the time at which it lapsed). Accounts are in as many shards, by a
 //! hash of the user's name. Of a shard `A`: `A:rows` (hash: name to stamp, time and password's
 //! hash), `A:users` (sorted set of the names, for listing). `{NS.id.ID}` has the number of
-//! the peer with that id, `{NS.numbers}` the last number given, `{NS.store}` the id of the store, and
-//! `{NS.store}:importing` the checksum of an export whose import has not come to its end.
+//! the peer with that id, `{NS.numbers}` the last number given, `{NS.store}` the id of the store,
+//! `{NS.store}:importing` the checksum of an export whose import has not come to its end, and
+//! `{NS.store}:accounts` with which accounts each locator runs (sorted set, by how long that holds).
 
 use vecino_rest::{Digest, Name, PeerId, UserName, terms::terms_of};
 

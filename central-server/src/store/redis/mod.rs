@@ -54,6 +54,10 @@ pub struct RedisStore {
     cluster: Cluster,
     namespace: String,
     id: DirectoryId,
+    /// Tells this locator from the others.
+    locator: DirectoryId,
+    /// It said with which accounts it runs.
+    has_said: AtomicBool,
     counts: Known,
     /// What peers hold in each bucket, as long as their token is the given one.
     of_peers: Mutex<HashMap<PeerNo, (TokenHash, BucketCounts)>>,
@@ -75,9 +79,11 @@ impl RedisStore {
     pub async fn connect(url: &RedisUrl) -> Result<Arc<Self>, String> {
         let cluster = Cluster::connect(url).await?;
         let unreadable = |error: StoreError| format!("the cluster cannot be read: {error}");
-        let mut id = DirectoryId::default();
-        getrandom::fill(&mut id)
-            .map_err(|error| format!("the system has no randomness: {error}"))?;
+        let (mut id, mut locator) = (DirectoryId::default(), DirectoryId::default());
+        for random in [&mut id, &mut locator] {
+            getrandom::fill(random)
+                .map_err(|error| format!("the system has no randomness: {error}"))?;
+        }
         let key = keys::store_id(&url.namespace);
         let mut command = redis::cmd("SET");
         let set: Option<String> = cluster
@@ -97,6 +103,8 @@ impl RedisStore {
             cluster,
             namespace: url.namespace.clone(),
             id,
+            locator,
+            has_said: AtomicBool::new(false),
             counts: Known::default(),
             of_peers: Mutex::default(),
             exchanged_ms: Default::default(),
@@ -312,7 +320,9 @@ impl Store for RedisStore {
     }
 
     async fn close(&self) {
-        self.closed.store(true, Relaxed);
+        if !self.closed.swap(true, Relaxed) && self.has_said.load(Relaxed) {
+            self.run_no_more().await;
+        }
     }
 }
 
@@ -338,6 +348,15 @@ impl Sharing for RedisStore {
         silence: Duration,
     ) -> Result<(), StoreError> {
         self.noting(self.lapse_peers(&peers, at_ms, silence).await)
+    }
+
+    async fn run_with(
+        &self,
+        accounts: &str,
+        lasting: Duration,
+    ) -> Result<Option<String>, StoreError> {
+        self.has_said.store(true, Relaxed);
+        self.noting(self.say_accounts(accounts, lasting).await)
     }
 
     fn losses(&self) -> u64 {

@@ -201,6 +201,34 @@ async fn a_lost_count_of_numbers_gives_no_number_twice() {
     assert_eq!(given.len(), 30);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_locator_says_of_its_accounts_holds_for_a_time_or_to_its_end() {
+    let cluster = RedisCluster::shared();
+    let url = cluster.url();
+    let (one, other) = (connect(&url).await, connect(&url).await);
+    let said = async |store: &RedisStore, accounts, lasting| {
+        let said = store.run_with(accounts, lasting).await;
+        said.expect("says")
+    };
+    let (long, short) = (Duration::from_secs(600), Duration::from_millis(100));
+    assert_eq!(said(&one, "open", long).await, None);
+    let open = Some("open".to_owned());
+    assert_eq!(said(&other, "closed", long).await, open);
+    assert_eq!(said(&other, "open", long).await, None);
+    // What it says later counts.
+    assert_eq!(said(&one, "open", short).await, None);
+    assert_eq!(said(&one, "off", long).await, open);
+    other.close().await;
+    let began = std::time::Instant::now();
+    assert_eq!(said(&one, "off", short).await, None, "its own word counts");
+    let third = connect(&url).await;
+    while let Some(accounts) = said(&third, "closed", short).await {
+        assert_eq!(accounts, "off");
+        assert!(began.elapsed() < Duration::from_secs(20), "it holds on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test]
 async fn where_no_cluster_is_a_sentence_says_so() {
     let url = "redis://127.0.0.1:1/x".parse().expect("a cluster");

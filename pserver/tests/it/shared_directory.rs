@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use central_server::{Config, Server};
+use central_server::{Config, Server, account::Policy};
 use tempfile::TempDir;
 use vecino_rest::{body::Located, route};
 
@@ -147,6 +147,54 @@ async fn peers_balance_over_locators_and_miss_none_that_dies() {
         providers(&own, "later").await == Some(1)
     })
     .await;
+    soon(survives.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_locator_that_takes_over_asks_for_no_login() {
+    let cluster = RedisCluster::shared();
+    let url = cluster.url();
+    let start = async || {
+        let config = Config {
+            store: url.parse().unwrap(),
+            lease: Duration::from_secs(4),
+            accounts: Policy::Open,
+            ..Config::ephemeral()
+        };
+        Server::bind(config).await.unwrap()
+    };
+    let (one, other) = (start().await, start().await);
+    let scene = Scene::new(&[one.addr(), other.addr()]);
+    let password = scene.dir.path().join("password");
+    std::fs::write(&password, "hers").unwrap();
+    let plan = scene.peer("peer").holding("a", b"a");
+    let plan = plan.set("PEER_USER", "ana");
+    let plan = plan.set("PEER_PASSWORD_FILE", password.display());
+    let peer = plan.start().await;
+    peer.has_announced(1).await;
+    let of = |locator: &Server| locator.metrics_addr().unwrap();
+    let announced =
+        async |locator: SocketAddr| metric(locator, "vecino_announced_records_total").await;
+    let stands_by = |locator: SocketAddr| async move {
+        metric(locator, "vecino_registrations_total{outcome=\"ok\"}").await > 0
+    };
+    eventually("both know it", async || {
+        stands_by(of(&one)).await && stands_by(of(&other)).await
+    })
+    .await;
+    let (dies, survives) = match announced(of(&one)).await {
+        0 => (other, one),
+        _ => (one, other),
+    };
+    let logins = metric(of(&survives), "vecino_logins_total{").await;
+    drop(dies);
+    peer.write("later", b"later");
+    eventually("it is at the other one", async || {
+        announced(of(&survives)).await > 0
+    })
+    .await;
+    let since = metric(of(&survives), "vecino_logins_total{").await - logins;
+    assert_eq!(since, 0, "the session holds there as well");
     soon(survives.shutdown()).await.unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! Logging in where a locator asks for it.
 //!
 //! Each locator has a [`Door`], which knows the token for this peer's next registration there.
+//! Locators that share a directory share its sessions: the token goes to where the next lease is.
 //! Tokens are good once, so registering, logging in and logging out take turns. The password is
 //! kept in memory while this peer is logged in: a locator may forget a session at any time. It is
 //! sent to nobody who did not ask for a login, and not again to who refused it: each refusal counts
@@ -100,9 +101,24 @@ enum State {
     Refused(UserName),
     LoggedIn {
         user: UserName,
-        /// None while it is being used, and once it was.
-        token: Option<Bytes>,
+        /// None once it was used, or handed over.
+        token: Option<Token>,
     },
+}
+
+/// What a registration shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Token {
+    bytes: Bytes,
+    /// A registration gave it: so the directory knows it, and not only one of its locators.
+    is_of_directory: bool,
+}
+
+/// A session with a directory that no locator has a lease for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OpenSession {
+    user: UserName,
+    token: Bytes,
 }
 
 /// The way in at one locator.
@@ -143,9 +159,40 @@ impl Door {
 
     fn token(&self) -> Option<Bytes> {
         match &*self.state() {
-            State::LoggedIn { token, .. } => token.clone(),
+            State::LoggedIn { token, .. } => token.as_ref().map(|token| token.bytes.clone()),
             _ => None,
         }
+    }
+
+    /// The session, for whichever locator of the directory is next.
+    pub(super) fn hand_over(&self) -> Option<OpenSession> {
+        let State::LoggedIn { user, token } = &mut *self.state() else {
+            return None;
+        };
+        let token = token.take_if(|token| token.is_of_directory)?;
+        Some(OpenSession {
+            user: user.clone(),
+            token: token.bytes,
+        })
+    }
+
+    /// Takes over a session with the directory, if there is one of the user who is wanted.
+    fn take_over(&self, wanted: &Wanted, session: &mut Option<OpenSession>) -> bool {
+        let is_wanted = |session: &mut OpenSession| {
+            let wanted = wanted.as_ref();
+            wanted.is_some_and(|wanted| wanted.user == session.user)
+        };
+        let Some(OpenSession { user, token }) = session.take_if(is_wanted) else {
+            return false;
+        };
+        *self.state() = State::LoggedIn {
+            user,
+            token: Some(Token {
+                bytes: token,
+                is_of_directory: true,
+            }),
+        };
+        true
     }
 
     /// The locator did not take it.
@@ -155,12 +202,14 @@ impl Door {
         }
     }
 
-    /// Registers, and logs in first where that is asked for.
+    /// Registers, and logs in first where that is asked for and no `session` with the directory
+    /// helps.
     pub(super) async fn register(
         &self,
         directory: &mut DirectoryClient<Channel>,
         request: RegisterRequest,
         wanted: &mut watch::Receiver<Wanted>,
+        session: &mut Option<OpenSession>,
     ) -> Result<RegisterResponse, Barred> {
         let _turn = self.turn.lock().await;
         // Now, and not while it waited: somebody may have logged out.
@@ -169,7 +218,11 @@ impl Door {
         if wanted.is_none() && self.is_logged_in() {
             return Err(Barred::Needed);
         }
-        for is_last in [false, true] {
+        if self.token().is_none() {
+            self.take_over(&wanted, session);
+        }
+        // With what it has, with what another one had, and after a login.
+        for is_last in [false, false, true] {
             let request = RegisterRequest {
                 // It stays until the locator answered: while it is away, it keeps the session.
                 session_token: self.token().unwrap_or_default(),
@@ -186,6 +239,9 @@ impl Door {
                 }
                 Err(status) if status.code() == Code::Unauthenticated && !is_last => {
                     self.forget_token();
+                    if self.take_over(&wanted, session) {
+                        continue;
+                    }
                 }
                 Err(status) => return Err(Barred::Failed(status)),
             }
@@ -214,7 +270,12 @@ impl Door {
     fn registered(&self, next: &Bytes) {
         let mut state = self.state();
         match &mut *state {
-            State::LoggedIn { token, .. } if !next.is_empty() => *token = Some(next.clone()),
+            State::LoggedIn { token, .. } if !next.is_empty() => {
+                *token = Some(Token {
+                    bytes: next.clone(),
+                    is_of_directory: true,
+                });
+            }
             other => *other = State::NotAsked,
         }
     }
@@ -222,7 +283,10 @@ impl Door {
     fn logged_in(&self, credentials: &Credentials, token: Bytes) {
         *self.state() = State::LoggedIn {
             user: credentials.user.clone(),
-            token: Some(token),
+            token: Some(Token {
+                bytes: token,
+                is_of_directory: false,
+            }),
         };
     }
 
@@ -421,7 +485,9 @@ mod tests {
         let (wanted, mut wants) = watch::channel(Some(Arc::new(ana)));
         let mut directory = DirectoryClient::new(channel);
         let request = RegisterRequest::default();
-        let barred = door.register(&mut directory, request, &mut wants).await;
+        let barred = door
+            .register(&mut directory, request, &mut wants, &mut None)
+            .await;
         assert!(matches!(barred, Err(Barred::Failed(_))), "{barred:?}");
         assert_eq!(door.token(), Some(token));
         // Who logged out meanwhile is not shown as logged in.

@@ -18,6 +18,8 @@ use tokio::{
 };
 use vecino_rest::PeerUrl;
 
+use super::account::{Door, OpenSession};
+
 /// What tells one directory from another.
 pub(super) type Id = [u8; 16];
 
@@ -32,9 +34,23 @@ pub struct Directories {
     sessions: AtomicU64,
     of_locators: Mutex<BTreeMap<String, Id>>,
     turn: tokio::sync::Mutex<()>,
+    /// Logins that are good at each locator of their directory.
+    logins: Mutex<BTreeMap<Id, OpenSession>>,
 }
 
 impl Directories {
+    /// The login that the last session in a directory left.
+    pub(super) fn take_login(&self, directory: &Id) -> Option<OpenSession> {
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        logins.remove(directory)
+    }
+
+    /// A login that is not used now.
+    pub(super) fn leave_login(&self, directory: Id, login: OpenSession) {
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        logins.insert(directory, login);
+    }
+
     /// One session registers after the other, unless that takes long.
     pub(super) async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
         timeout(TURN_WITHIN, self.turn.lock()).await.ok()
@@ -68,14 +84,16 @@ impl Directories {
         known.get(&locator.to_string()).copied()
     }
 
-    /// A session in a directory begins; it takes the place of an earlier one, whose lease it ended.
-    pub(super) fn hold(&self, directory: Id) -> Held<'_> {
+    /// A session in a directory begins, by the login of `door`; it takes the place of an earlier one,
+    /// whose lease it ended.
+    pub(super) fn hold<'a>(&'a self, directory: Id, door: &'a Door) -> Held<'a> {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         self.held.send_modify(|held| {
             held.insert(directory, session);
         });
         Held {
             directories: self,
+            door,
             directory,
             session,
         }
@@ -92,12 +110,17 @@ impl Directories {
 /// A session in a directory, until it is dropped.
 pub(super) struct Held<'a> {
     directories: &'a Directories,
+    door: &'a Door,
     directory: Id,
     session: u64,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
+        // First: whoever is woken below goes on with it.
+        if let Some(login) = self.door.hand_over() {
+            self.directories.leave_login(self.directory, login);
+        }
         self.directories.held.send_if_modified(|held| {
             let is_this = held.get(&self.directory) == Some(&self.session);
             is_this && held.remove(&self.directory).is_some()
@@ -107,15 +130,20 @@ impl Drop for Held<'_> {
 
 #[cfg(test)]
 mod tests {
+    use vecino_rest::PeerKey;
+
     use super::*;
 
     #[tokio::test]
     async fn who_stands_by_is_told_when_the_last_session_ends() {
         let directories = Directories::default();
+        let nowhere = PeerUrl::parse("http://127.0.0.1:1").expect("valid");
+        let channel = super::super::channel(&nowhere).expect("a channel");
+        let door = Door::new(PeerKey::from_bytes([7; 32]), channel);
         let id = [1; 16];
         directories.free(&id).await;
-        let first = directories.hold(id);
-        let second = directories.hold(id);
+        let first = directories.hold(id, &door);
+        let second = directories.hold(id, &door);
         drop(first);
         assert_eq!(directories.held(), [id], "the second goes on");
         let waits = timeout(Duration::from_millis(20), directories.free(&id)).await;

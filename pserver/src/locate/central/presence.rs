@@ -294,8 +294,16 @@ impl Announcer {
         let directories = self.directories.clone();
         let turn = directories.turn().await;
         let request = self.registration();
-        let registered = self.door.register(&mut client, request, &mut self.wanted);
-        let registered = registered.await?;
+        let door = self.door.clone();
+        let known = directories.of(&self.locator);
+        let mut login = known.and_then(|directory| directories.take_login(&directory));
+        let registered = door.register(&mut client, request, &mut self.wanted, &mut login);
+        let registered = registered.await;
+        // Not needed here, or not now.
+        if let (Some(directory), Some(login)) = (known, login) {
+            directories.leave_login(directory, login);
+        }
+        let registered = registered?;
         *wait = BACKOFF.0;
         let directory = directories.learn(&self.locator, &registered.directory);
         if let Some(directory) = directory.filter(|_| is_elsewhere(&registered)) {
@@ -307,7 +315,7 @@ impl Announcer {
             }
             return Ok(End::Again);
         }
-        let _held = directory.map(|directory| directories.hold(directory));
+        let _held = directory.map(|directory| directories.hold(directory, &door));
         drop(turn);
         if self.public_url.is_none() {
             self.presence.set_url(&registered.public_url);

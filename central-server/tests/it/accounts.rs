@@ -280,9 +280,18 @@ async fn an_unknown_user_cannot_be_told_from_a_wrong_password() {
         let mut codes = Vec::new();
         while codes.last() != Some(&Code::ResourceExhausted) {
             let guess = format!("another guess {}", codes.len());
-            let outcome = guarded.login(9, user, &guess).await;
-            codes.push(code(outcome));
+            let status = guarded.login(9, user, &guess).await.expect_err("refused");
+            codes.push(status.code());
             assert!(codes.len() < 5, "{codes:?}");
+            // When it is of use to ask again is told to programs as well.
+            let after = status.metadata().get(vecino_grpc::RETRY_AFTER_MS);
+            let after = after.map(|ms| ms.to_str().expect("text").parse::<u64>());
+            match status.code() {
+                Code::ResourceExhausted => {
+                    assert!(after.is_some_and(|ms| (1..=60_001).contains(&ms.expect("a number"))));
+                }
+                _ => assert_eq!(after, None),
+            }
         }
     }
 }

@@ -467,6 +467,21 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_locator_says_when_it_takes_logins_again_within_reason() {
+        let told = |text: &'static str| {
+            let mut status = Status::resource_exhausted("too many");
+            let key = vecino_grpc::RETRY_AFTER_MS;
+            let value = tonic::metadata::MetadataValue::from_static(text);
+            status.metadata_mut().insert(key, value);
+            retry_after(&status)
+        };
+        assert_eq!(told("1500"), Some(Duration::from_millis(1_500)));
+        assert_eq!(told("99999999999"), Some(MAX_RETRY_AFTER));
+        assert_eq!((told("-1"), told("soon")), (None, None));
+        assert_eq!(retry_after(&Status::resource_exhausted("")), None);
+    }
+
     #[tokio::test]
     async fn while_the_locator_is_away_the_session_stays() {
         // Nobody listens there any more.

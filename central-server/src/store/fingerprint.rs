@@ -77,6 +77,11 @@ impl Fingerprints {
         self.0.iter().map(|bucket| u64::from(bucket.count)).sum()
     }
 
+    /// Records of each bucket.
+    pub(super) fn counts(&self) -> [u32; BUCKETS] {
+        self.0.each_ref().map(|bucket| bucket.count)
+    }
+
     /// The form of the wire: 256 times 16 bytes, little-endian.
     pub fn to_wire(&self) -> Vec<u8> {
         self.0

@@ -3,7 +3,10 @@
 //! Invariant: a change that is refused is refused before it wrote anything, so the others of
 //! the same transaction hold.
 
-use std::{collections::BTreeSet, ops::RangeInclusive};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 use vecino_rest::{Digest, Name, UserName, terms::terms_of};
@@ -35,6 +38,11 @@ pub(super) struct Transaction<'t> {
     by_peer: Table<'t, &'static [u8; 11], ()>,
     terms: Table<'t, &'static [u8], ()>,
     accounts: Table<'t, &'static str, &'static [u8]>,
+    /// Of the peers whose records change; written at the end. A peer that announces much sends
+    /// many small changes.
+    holdings: BTreeMap<PeerNo, Holding>,
+    /// Rows of `terms` to come: in their order they cost half as much.
+    new_terms: Vec<Vec<u8>>,
 }
 
 impl<'t> Transaction<'t> {
@@ -57,16 +65,36 @@ impl<'t> Transaction<'t> {
             by_peer: writing.open_table(schema::BY_PEER).map_err(engine)?,
             terms: writing.open_table(schema::TERMS).map_err(engine)?,
             accounts: writing.open_table(schema::ACCOUNTS).map_err(engine)?,
+            holdings: BTreeMap::new(),
+            new_terms: Vec::new(),
         })
     }
 
-    /// Writes the counters and closes the tables.
+    /// Writes what was put off and the counters, and closes the tables.
     pub(super) fn close(mut self) -> Result<Counters> {
+        self.write_terms()?;
+        for (peer, holding) in std::mem::take(&mut self.holdings) {
+            holding.write(peer, &mut self.buckets)?;
+        }
         let bytes = self.counters.to_bytes();
         self.meta
             .insert(meta::COUNTERS, &bytes[..])
             .map_err(engine)?;
         Ok(self.counters)
+    }
+
+    /// Of that peer, read when it is wanted first.
+    fn holding(&mut self, peer: PeerNo) -> Result<&mut Holding> {
+        if !self.holdings.contains_key(&peer) {
+            let holding = Holding {
+                now: self.fingerprints(peer)?,
+                changed: [false; BUCKETS],
+            };
+            self.holdings.insert(peer, holding);
+        }
+        self.holdings
+            .get_mut(&peer)
+            .ok_or_else(|| StoreError::Engine("a holding is not there".into()))
     }
 
     fn peer(&self, peer: PeerNo) -> Result<Option<PeerRow>> {
@@ -81,7 +109,19 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
+    fn write_terms(&mut self) -> Result<()> {
+        let mut terms = std::mem::take(&mut self.new_terms);
+        terms.sort_unstable();
+        for term in terms {
+            self.terms.insert(&term[..], ()).map_err(engine)?;
+        }
+        Ok(())
+    }
+
     fn fingerprints(&self, peer: PeerNo) -> Result<Fingerprints> {
+        if let Some(holding) = self.holdings.get(&peer) {
+            return Ok(holding.now.clone());
+        }
         let mut all = Fingerprints::default();
         let (from, to) = (schema::bucket(peer, 0), schema::bucket(peer, u8::MAX));
         for row in self
@@ -182,33 +222,31 @@ impl<'t> Transaction<'t> {
             Some(peer) if peer.token == *token && peer.state == PeerState::Present => {}
             _ => return Err(StoreError::NotThePeer),
         }
-        let mut holding = Holding::of(self, no)?;
+        let counts = self.holding(no)?.now.counts();
         match change {
             Change::Difference { announce, withdraw } => {
-                check_room(&announce, |bucket| holding.now.0[usize::from(bucket)].count)?;
+                check_room(&announce, |bucket| counts[usize::from(bucket)])?;
                 for (name, digest) in withdraw {
                     for (resource, _) in self.variants(&name, &digest)? {
-                        self.remove(&mut holding, resource)?;
+                        self.remove(no, resource)?;
                     }
                 }
                 for resource in &announce {
-                    self.add(&mut holding, resource)?;
+                    self.add(no, resource)?;
                 }
             }
             Change::Bucket { bucket, records } => {
                 let before = self.held(no, bucket..=bucket, MAX_BUCKET_RECORDS)?;
                 let mut stale: BTreeSet<_> = before.into_iter().collect();
                 for resource in &records {
-                    stale.remove(&self.add(&mut holding, resource)?);
+                    stale.remove(&self.add(no, resource)?);
                 }
                 for resource in stale {
-                    self.remove(&mut holding, resource)?;
+                    self.remove(no, resource)?;
                 }
             }
         }
-        let records = holding.now.records();
-        holding.write(self)?;
-        Ok(records)
+        Ok(self.holding(no)?.now.records())
     }
 
     pub(super) fn forget(&mut self, no: PeerNo, limit: usize) -> Result<Forgotten> {
@@ -222,12 +260,10 @@ impl<'t> Transaction<'t> {
             });
         };
         let held = self.held(no, 0..=u8::MAX, limit)?;
-        let mut holding = Holding::of(self, no)?;
         for resource in &held {
-            self.remove(&mut holding, *resource)?;
+            self.remove(no, *resource)?;
         }
-        let done = holding.now.records() == 0;
-        holding.write(self)?;
+        let done = self.holding(no)?.now.records() == 0;
         if done {
             self.peers.remove(no.0).map_err(engine)?;
             self.peer_ids.remove(peer.id.as_bytes()).map_err(engine)?;
@@ -288,7 +324,7 @@ impl<'t> Transaction<'t> {
     }
 
     /// Adds a record, and the resource when it is new; the resource's number.
-    fn add(&mut self, holding: &mut Holding, resource: &Resource) -> Result<ResourceNo> {
+    fn add(&mut self, peer: PeerNo, resource: &Resource) -> Result<ResourceNo> {
         let mut found = None;
         for (no, size) in self.variants(&resource.name, &resource.digest)? {
             if size == resource.size {
@@ -296,14 +332,13 @@ impl<'t> Transaction<'t> {
             } else {
                 // The same name and digest with another size cannot both be right: the newer
                 // word counts.
-                self.remove(holding, no)?;
+                self.remove(peer, no)?;
             }
         }
         let no = match found {
             Some(no) => no,
             None => self.create(resource)?,
         };
-        let peer = holding.peer;
         let known = self
             .holders
             .insert(&schema::holder(no, peer), ())
@@ -315,7 +350,7 @@ impl<'t> Transaction<'t> {
                 .insert(&schema::by_peer(peer, bucket, no), ())
                 .map_err(engine)?;
             let share = of_record(&resource.name, &resource.digest, resource.size);
-            holding.bucket(bucket).add(share);
+            self.holding(peer)?.bucket(bucket).add(share);
             self.counters.records += 1;
         }
         Ok(no)
@@ -341,17 +376,14 @@ impl<'t> Transaction<'t> {
             .insert(&schema::by_digest(&resource.digest, no), ())
             .map_err(engine)?;
         for term in terms_of(&resource.name) {
-            self.terms
-                .insert(&schema::term(&term, no)[..], ())
-                .map_err(engine)?;
+            self.new_terms.push(schema::term(&term, no));
         }
         Ok(no)
     }
 
     /// Removes a record, and the resource with its last holder. Nothing happens when the peer
     /// does not hold it.
-    fn remove(&mut self, holding: &mut Holding, no: ResourceNo) -> Result<()> {
-        let peer = holding.peer;
+    fn remove(&mut self, peer: PeerNo, no: ResourceNo) -> Result<()> {
         if self
             .holders
             .remove(&schema::holder(no, peer))
@@ -365,9 +397,11 @@ impl<'t> Transaction<'t> {
         self.by_peer
             .remove(&schema::by_peer(peer, bucket, no))
             .map_err(engine)?;
-        holding
-            .bucket(bucket)
-            .remove(of_record(&resource.name, &resource.digest, resource.size));
+        self.holding(peer)?.bucket(bucket).remove(of_record(
+            &resource.name,
+            &resource.digest,
+            resource.size,
+        ));
         self.counters.records -= 1;
         let (first, last) = (
             schema::holder(no, PeerNo(0)),
@@ -388,6 +422,8 @@ impl<'t> Transaction<'t> {
             self.by_digest
                 .remove(&schema::by_digest(&resource.digest, no))
                 .map_err(engine)?;
+            // One of them may still be to come.
+            self.write_terms()?;
             for term in terms_of(&resource.name) {
                 self.terms
                     .remove(&schema::term(&term, no)[..])
@@ -399,38 +435,30 @@ impl<'t> Transaction<'t> {
     }
 }
 
-/// The fingerprints of one peer while its records change; written once at the end.
+/// The fingerprints of one peer while its records change.
 struct Holding {
-    peer: PeerNo,
     now: Fingerprints,
     changed: [bool; BUCKETS],
 }
 
 impl Holding {
-    fn of(transaction: &Transaction<'_>, peer: PeerNo) -> Result<Self> {
-        Ok(Self {
-            peer,
-            now: transaction.fingerprints(peer)?,
-            changed: [false; BUCKETS],
-        })
-    }
-
     fn bucket(&mut self, bucket: u8) -> &mut Bucket {
         let bucket = usize::from(bucket);
         self.changed[bucket] = true;
         &mut self.now.0[bucket]
     }
 
-    fn write(self, transaction: &mut Transaction<'_>) -> Result<()> {
+    fn write(
+        self,
+        peer: PeerNo,
+        rows: &mut Table<'_, &'static [u8; 5], &'static [u8; Bucket::LEN]>,
+    ) -> Result<()> {
         for (number, (bucket, changed)) in (0..=u8::MAX).zip(self.now.0.iter().zip(self.changed)) {
-            let key = schema::bucket(self.peer, number);
+            let key = schema::bucket(peer, number);
             if changed && bucket.count == 0 {
-                transaction.buckets.remove(&key).map_err(engine)?;
+                rows.remove(&key).map_err(engine)?;
             } else if changed {
-                transaction
-                    .buckets
-                    .insert(&key, &bucket.to_bytes())
-                    .map_err(engine)?;
+                rows.insert(&key, &bucket.to_bytes()).map_err(engine)?;
             }
         }
         Ok(())

@@ -32,13 +32,13 @@ use crate::{
 };
 
 /// Changes that wait for a commit at most.
-const QUEUE: usize = 1_024;
+const QUEUE: usize = 4_096;
 /// Memory of the changes that wait, in KiB.
 const QUEUE_KIB: u32 = 128 << 10;
 /// Records after which a transaction takes no more changes.
 const COMMIT_RECORDS: usize = 8_192;
 /// Changes after which a transaction takes no more.
-const COMMIT_COMMANDS: usize = 1_024;
+const COMMIT_COMMANDS: usize = 4_096;
 /// How often readers may ask whether the engine still works.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often a failing commit is told that is not the file's fault.

@@ -8,11 +8,11 @@ use std::{fmt, ops::ControlFlow, path::PathBuf, str::FromStr, sync::OnceLock, ti
 use redis::{
     Cmd, ErrorKind, FromRedisValue, RedisError, RetryMethod, ServerErrorKind, Value,
     cluster::ClusterClientBuilder,
-    cluster_async::ClusterConnection,
     cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
 };
 use tokio::time::{Instant, error::Elapsed, sleep, timeout, timeout_at};
 
+use super::renewed::Renewed;
 use crate::store::StoreError;
 
 /// Time for a node to answer; the client's own default.
@@ -20,10 +20,10 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// Time for a replica to have what must not be lost.
 const REPLICA_WITHIN: Duration = Duration::from_millis(500);
 /// Time for a connection to come about.
-const CONNECT_WITHIN: Duration = Duration::from_millis(500);
+pub(super) const CONNECT_WITHIN: Duration = Duration::from_millis(500);
 /// Time for a call, retries included: a replica takes over in that time when the cluster's
 /// `cluster-node-timeout` is a second.
-const WITHIN: Duration = Duration::from_millis(2_800);
+pub(super) const WITHIN: Duration = Duration::from_millis(2_800);
 /// Pause before a call that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Retries of the client itself, and how many milliseconds lie between them.
@@ -154,9 +154,9 @@ pub(super) fn scripts() -> &'static Scripts {
 /// A connection to each node of the cluster, as far as they are needed. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Cluster {
-    connection: ClusterConnection,
+    connection: Renewed,
     /// For changes that wait for a replica: whatever else is asked does not wait with them.
-    waiting: ClusterConnection,
+    waiting: Renewed,
 }
 
 impl Cluster {
@@ -181,15 +181,10 @@ impl Cluster {
         }
         let reason = |error| format!("no Redis Cluster answers there: {error}");
         let client = builder.build().map_err(reason)?;
-        let patient = redis::cluster::ClusterConfig::new()
-            .set_connection_timeout(CONNECT_WITHIN)
-            .set_response_timeout(REPLICA_WITHIN + ANSWER_WITHIN);
         let both = async {
-            let connection = client.get_async_connection().await?;
-            let waiting = client.get_async_connection_with_config(patient).await?;
             Ok(Self {
-                connection,
-                waiting,
+                connection: Renewed::connect(&client, ANSWER_WITHIN).await?,
+                waiting: Renewed::connect(&client, REPLICA_WITHIN + ANSWER_WITHIN).await?,
             })
         };
         timeout(WITHIN, both)
@@ -200,10 +195,11 @@ impl Cluster {
 
     /// Runs a command.
     pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection.get();
         let deadline = Instant::now() + WITHIN;
         loop {
             let answer = timeout_at(deadline, command.query_async(&mut connection)).await;
+            self.connection.heard(&answer);
             match judge(answer, deadline) {
                 ControlFlow::Break(answer) => return answer,
                 ControlFlow::Continue(()) => sleep(PAUSE).await,
@@ -218,12 +214,13 @@ impl Cluster {
         tag: &str,
         arguments: &[Vec<u8>],
     ) -> Result<T, StoreError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection.get();
         let deadline = Instant::now() + WITHIN;
         let mut command = redis::cmd("EVALSHA");
         command.arg(&script.hash).arg(1).arg(tag).arg(arguments);
         loop {
             let answer = timeout_at(deadline, command.query_async(&mut connection)).await;
+            self.connection.heard(&answer);
             if is_unknown_script(&answer) {
                 command = redis::cmd("EVAL");
                 command.arg(script.text).arg(1).arg(tag).arg(arguments);
@@ -244,7 +241,7 @@ impl Cluster {
         tag: &str,
         arguments: &[Vec<u8>],
     ) -> Result<u64, StoreError> {
-        let mut connection = self.waiting.clone();
+        let mut connection = self.waiting.get();
         let deadline = Instant::now() + WITHIN;
         // In one pipeline: waiting is for what was changed on the same connection.
         let mut pipeline = redis::pipe();
@@ -255,6 +252,7 @@ impl Cluster {
         pipeline.cmd("WAIT").arg(replicas).arg(within_ms);
         loop {
             let answer = timeout_at(deadline, pipeline.query_async(&mut connection)).await;
+            self.waiting.heard(&answer);
             let (done, having): (u64, usize) = match judge(answer, deadline) {
                 ControlFlow::Break(answer) => answer?,
                 ControlFlow::Continue(()) => {
@@ -274,7 +272,7 @@ impl Cluster {
 
     /// Whether the node that has `tag` has replicas, be they there or not.
     async fn has_replicas(&self, tag: &str) -> Result<bool, StoreError> {
-        let mut connection = self.waiting.clone();
+        let mut connection = self.waiting.get();
         let deadline = Instant::now() + WITHIN;
         let mut pipeline = redis::pipe();
         // The key leads to the node.
@@ -282,6 +280,7 @@ impl Cluster {
         pipeline.cmd("CLUSTER").arg("NODES");
         loop {
             let answer = timeout_at(deadline, pipeline.query_async(&mut connection)).await;
+            self.waiting.heard(&answer);
             match judge(answer, deadline) {
                 ControlFlow::Break(answer) => {
                     let (nodes,): (String,) = answer?;
@@ -294,7 +293,7 @@ impl Cluster {
 
     /// What each primary says to a command.
     pub(super) async fn of_primaries(&self, command: Cmd) -> Result<Vec<String>, StoreError> {
-        let mut connection = self.connection.clone();
+        let mut connection = self.connection.get();
         let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
         let answers = connection.route_command(command, all).await;
         let Value::Map(answers) = answers.map_err(engine)? else {
@@ -320,7 +319,7 @@ fn lists_replicas(nodes: &str) -> bool {
     this.is_some_and(|(id, ..)| lines.iter().any(|(.., primary)| primary == id))
 }
 
-type Answer<T> = Result<Result<T, RedisError>, Elapsed>;
+pub(super) type Answer<T> = Result<Result<T, RedisError>, Elapsed>;
 
 fn is_unknown_script<T>(answer: &Answer<T>) -> bool {
     const UNKNOWN: ErrorKind = ErrorKind::Server(ServerErrorKind::NoScript);

@@ -17,6 +17,7 @@ mod notes;
 mod peers;
 mod read;
 mod records;
+mod renewed;
 #[cfg(test)]
 mod tests;
 

@@ -4,8 +4,9 @@
 //! Locators that share a directory share its sessions: the token goes to where the next lease is.
 //! Tokens are good once, so registering, logging in and logging out take turns. The password is
 //! kept in memory while this peer is logged in: a locator may forget a session at any time. It is
-//! sent to nobody who did not ask for a login, and not again to who refused it: each refusal counts
-//! there, and a user's right password waits for those that failed.
+//! sent to nobody who did not ask for a login, and for a while not again to who refused it: each refusal
+//! counts there, and a user's right password waits for those that failed. It may be right later: the
+//! account may be made, or the password put right, after this peer asked.
 //!
 //! Invariant: nothing here that a client gets to see names a locator, or repeats what one wrote.
 
@@ -17,7 +18,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tonic::{Code, Status, transport::Channel};
 use vecino_grpc::v1::{
     LoginRequest, LogoutRequest, RegisterRequest, RegisterResponse,
@@ -32,6 +36,9 @@ use super::ANSWER_WITHIN;
 
 /// A locator that takes no more logins for now is asked again at most so much later.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+/// What was refused is tried again after so long, up to a half more: peers with one password do not
+/// come together.
+const REFUSED_FOR: Duration = Duration::from_secs(10 * 60);
 /// How long a login may take: many may wait there, and each password costs its time.
 const LOGIN_WITHIN: Duration = Duration::from_secs(20);
 
@@ -80,8 +87,10 @@ pub enum Barred {
     Needed,
     /// It knows no such user with this password.
     #[error(
-        "it refused the login: there is no user {0:?} with this password; it is not asked again \
-         with it: say `client login`, or start this peer again with the right one"
+        "it refused the login: there is no user {0:?} with this password; it is asked again with \
+         it every {minutes} minutes or so: say `client login`, or start this peer again with the \
+         right one",
+        minutes = REFUSED_FOR.as_secs() / 60
     )]
     Refused(UserName),
     /// It takes no more logins for now; after how long it does, if it says so.
@@ -114,11 +123,39 @@ struct Token {
     is_of_directory: bool,
 }
 
+/// What a locator refused, and until when it is not tried again.
+#[derive(Debug)]
+struct Refusal {
+    credentials: Credentials,
+    until: Instant,
+}
+
+impl Refusal {
+    /// `jitter` is from 0 to 1.
+    fn new(credentials: &Credentials, now: Instant, jitter: f64) -> Self {
+        Self {
+            credentials: credentials.clone(),
+            until: now + REFUSED_FOR.mul_f64(1.0 + jitter / 2.0),
+        }
+    }
+
+    fn is_of(&self, credentials: &Credentials, now: Instant) -> bool {
+        self.credentials == *credentials && now < self.until
+    }
+}
+
 /// A session with a directory that no locator has a lease for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OpenSession {
     user: UserName,
     token: Bytes,
+}
+
+impl OpenSession {
+    #[cfg(test)]
+    pub(super) fn new(user: UserName, token: Bytes) -> Self {
+        Self { user, token }
+    }
 }
 
 /// The way in at one locator.
@@ -129,7 +166,7 @@ pub struct Door {
     turn: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     /// What the locator refused last.
-    refused: Mutex<Wanted>,
+    refused: Mutex<Option<Refusal>>,
 }
 
 impl Door {
@@ -250,12 +287,15 @@ impl Door {
                 return Err(Barred::Needed);
             };
             if self.has_refused(credentials) {
-                return Err(self.refused(credentials));
+                return Err(self.stands_refused(credentials));
             }
             match self.login(credentials).await {
                 Ok(token) => self.logged_in(credentials, token),
                 Err(status) => match status.code() {
-                    Code::Unauthenticated => return Err(self.refused(credentials)),
+                    Code::Unauthenticated => {
+                        self.remember_refused(credentials);
+                        return Err(self.stands_refused(credentials));
+                    }
                     Code::ResourceExhausted => {
                         let after = retry_after(&status);
                         return Err(Barred::Held(status, after));
@@ -290,20 +330,42 @@ impl Door {
         };
     }
 
+    fn last_refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn has_refused(&self, credentials: &Credentials) -> bool {
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.as_deref() == Some(credentials)
+        let refusal = self.last_refusal();
+        let now = Instant::now();
+        refusal.as_ref().is_some_and(|r| r.is_of(credentials, now))
     }
 
-    fn remember_refused(&self, refused: Wanted) {
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    /// These credentials are not tried again for a while.
+    fn remember_refused(&self, credentials: &Credentials) {
+        let jitter = rand::random_range(0.0..1.0);
+        *self.last_refusal() = Some(Refusal::new(credentials, Instant::now(), jitter));
     }
 
-    /// These credentials are not tried again.
-    fn refused(&self, credentials: &Credentials) -> Barred {
-        self.remember_refused(Some(Arc::new(credentials.clone())));
+    fn stands_refused(&self, credentials: &Credentials) -> Barred {
         *self.state() = State::Refused(credentials.user.clone());
         Barred::Refused(credentials.user.clone())
+    }
+
+    /// A client logged in with `credentials`, which are wanted from now on if `are_wanted`; what came
+    /// of it here: whatever was refused before may be tried again, but for what just was.
+    fn logged_in_by_client(
+        &self,
+        credentials: &Credentials,
+        outcome: &Result<(), LoginError>,
+        are_wanted: bool,
+    ) {
+        let are_refused = |refusal: &Refusal| refusal.credentials == *credentials;
+        if are_wanted || self.last_refusal().as_ref().is_some_and(are_refused) {
+            match outcome {
+                Err(LoginError::Refused) => self.remember_refused(credentials),
+                _ => *self.last_refusal() = None,
+            }
+        }
     }
 
     async fn login(&self, credentials: &Credentials) -> Result<Bytes, Status> {
@@ -322,7 +384,6 @@ impl Door {
         let _turn = self.turn.lock().await;
         match self.login(credentials).await {
             Ok(token) => {
-                self.remember_refused(None);
                 self.logged_in(credentials, token);
                 Ok(())
             }
@@ -403,7 +464,11 @@ impl Account {
     pub async fn login(&self, credentials: Credentials) -> Result<Session, LoginError> {
         let tries = self.doors.iter().map(|door| door.login_now(&credentials));
         let outcomes = join_all(tries).await;
-        if outcomes.iter().any(Result::is_ok) {
+        let is_in = outcomes.iter().any(Result::is_ok);
+        for (door, outcome) in self.doors.iter().zip(&outcomes) {
+            door.logged_in_by_client(&credentials, outcome, is_in);
+        }
+        if is_in {
             log::info!("logged in as {:?}", credentials.user);
             self.wanted.send_replace(Some(Arc::new(credentials)));
             return Ok(self.session());
@@ -482,6 +547,59 @@ mod tests {
         assert_eq!(retry_after(&Status::resource_exhausted("")), None);
     }
 
+    fn ana() -> Credentials {
+        Credentials {
+            user: UserName::parse("ana").expect("valid"),
+            password: "hers".to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_was_refused_is_tried_again_after_a_while() {
+        let (ana, now) = (ana(), Instant::now());
+        let other = Credentials {
+            password: "another".to_owned(),
+            ..ana.clone()
+        };
+        for (jitter, lasts) in [(0.0, REFUSED_FOR), (1.0, REFUSED_FOR * 3 / 2)] {
+            let refusal = Refusal::new(&ana, now, jitter);
+            let almost = now + lasts - Duration::from_millis(1);
+            assert!(refusal.is_of(&ana, now) && refusal.is_of(&ana, almost));
+            assert!(!refusal.is_of(&ana, now + lasts + Duration::from_millis(1)));
+            assert!(!refusal.is_of(&other, now));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clients_login_is_tried_again_where_it_was_not_just_refused() {
+        let locator = PeerUrl::parse("http://127.0.0.1:1").expect("valid");
+        let channel = super::super::channel(&locator).expect("a channel");
+        let door = Door::new(PeerKey::from_bytes([7; 32]), channel);
+        let ana = ana();
+        let ben = Credentials {
+            user: UserName::parse("ben").expect("valid"),
+            ..ana.clone()
+        };
+        for outcome in [
+            Ok(()),
+            Err(LoginError::TooMany),
+            Err(LoginError::Unreachable),
+        ] {
+            door.remember_refused(&ana);
+            door.logged_in_by_client(&ben, &outcome, false);
+            assert!(door.has_refused(&ana), "nobody wants another user");
+            door.logged_in_by_client(&ana, &outcome, outcome.is_ok());
+            assert!(!door.has_refused(&ana), "{outcome:?}");
+            door.remember_refused(&ana);
+            door.logged_in_by_client(&ana, &outcome, true);
+            assert!(!door.has_refused(&ana), "{outcome:?}");
+        }
+        door.logged_in_by_client(&ana, &Err(LoginError::Refused), true);
+        assert!(door.has_refused(&ana));
+        door.logged_in_by_client(&ben, &Err(LoginError::Refused), false);
+        assert!(door.has_refused(&ana));
+    }
+
     #[tokio::test]
     async fn while_the_locator_is_away_the_session_stays() {
         // Nobody listens there any more.
@@ -491,10 +609,7 @@ mod tests {
         let locator = PeerUrl::parse(&format!("http://{address}")).expect("valid");
         let channel = super::super::channel(&locator).expect("a channel");
         let door = Door::new(PeerKey::from_bytes([7; 32]), channel.clone());
-        let ana = Credentials {
-            user: UserName::parse("ana").expect("valid"),
-            password: "hers".to_owned(),
-        };
+        let ana = ana();
         let token = Bytes::from_static(b"token");
         door.logged_in(&ana, token.clone());
         let (wanted, mut wants) = watch::channel(Some(Arc::new(ana)));

@@ -16,9 +16,11 @@ use tokio::{
     sync::{MutexGuard, watch},
     time::timeout,
 };
+use tonic::transport::Channel;
+use vecino_grpc::v1::{RegisterRequest, RegisterResponse, directory_client::DirectoryClient};
 use vecino_rest::PeerUrl;
 
-use super::account::{Door, OpenSession};
+use super::account::{Barred, Door, OpenSession, Wanted};
 
 /// What tells one directory from another.
 pub(super) type Id = [u8; 16];
@@ -40,15 +42,39 @@ pub struct Directories {
 
 impl Directories {
     /// The login that the last session in a directory left.
-    pub(super) fn take_login(&self, directory: &Id) -> Option<OpenSession> {
+    fn take_login(&self, directory: &Id) -> Option<OpenSession> {
         let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
         logins.remove(directory)
     }
 
     /// A login that is not used now.
-    pub(super) fn leave_login(&self, directory: Id, login: OpenSession) {
+    fn leave_login(&self, directory: Id, login: OpenSession) {
         let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
         logins.insert(directory, login);
+    }
+
+    /// Registers by `door` at a locator of the directory that is `known`, with the login that is good
+    /// there. What was of no use is left to its other locators: this one may be away for long.
+    pub(super) async fn register(
+        &self,
+        known: Option<Id>,
+        door: &Door,
+        client: &mut DirectoryClient<Channel>,
+        request: RegisterRequest,
+        wanted: &mut watch::Receiver<Wanted>,
+    ) -> Result<RegisterResponse, Barred> {
+        let Some(directory) = known else {
+            return door.register(client, request, wanted, &mut None).await;
+        };
+        let mut login = self.take_login(&directory);
+        let registered = door.register(client, request, wanted, &mut login).await;
+        if registered.is_err() {
+            login = login.or_else(|| door.hand_over());
+        }
+        if let Some(login) = login {
+            self.leave_login(directory, login);
+        }
+        registered
     }
 
     /// One session registers after the other, unless that takes long.
@@ -130,9 +156,42 @@ impl Drop for Held<'_> {
 
 #[cfg(test)]
 mod tests {
-    use vecino_rest::PeerKey;
+    use std::sync::Arc;
 
-    use super::*;
+    use vecino_rest::{PeerKey, UserName};
+
+    use super::{super::account::Credentials, *};
+
+    #[tokio::test]
+    async fn a_locator_that_is_away_keeps_no_login_from_the_others() {
+        // Nobody listens there any more.
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = gone.local_addr().expect("bound");
+        drop(gone);
+        let locator = PeerUrl::parse(&format!("http://{address}")).expect("valid");
+        let channel = super::super::channel(&locator).expect("a channel");
+        let door = Door::new(PeerKey::from_bytes([7; 32]), channel.clone());
+        let user = UserName::parse("ana").expect("valid");
+        let ana = Credentials {
+            user: user.clone(),
+            password: "hers".to_owned(),
+        };
+        let (_wanted, mut wants) = watch::channel(Some(Arc::new(ana)));
+        let directories = Directories::default();
+        let id = [1; 16];
+        let login = OpenSession::new(user, "token".into());
+        directories.leave_login(id, login.clone());
+        let mut client = DirectoryClient::new(channel);
+        for _ in 0..2 {
+            let request = RegisterRequest::default();
+            let registered =
+                directories.register(Some(id), &door, &mut client, request, &mut wants);
+            let barred = registered.await.expect_err("nobody is there");
+            assert!(matches!(barred, Barred::Failed(_)), "{barred:?}");
+            assert_eq!(directories.take_login(&id), Some(login.clone()));
+            directories.leave_login(id, login.clone());
+        }
+    }
 
     #[tokio::test]
     async fn who_stands_by_is_told_when_the_last_session_ends() {

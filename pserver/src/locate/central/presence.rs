@@ -52,6 +52,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 const MAX_SAID: usize = 16;
 /// Waits between tries to get in where a login is needed double from the first to the last of these.
 const LOGIN_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// However soon a locator wants to be asked again, it is not asked before this.
+const TOLD_AT_LEAST: Duration = Duration::from_secs(1);
 /// A locator that takes no registrations is tried again after so long.
 const FOREIGN_AGAIN: Duration = Duration::from_secs(60);
 
@@ -199,6 +201,38 @@ impl From<Status> for End {
     }
 }
 
+/// How long to wait before the next try. A registration begins both anew.
+#[derive(Debug)]
+struct Waits {
+    /// After a failure.
+    failed: Duration,
+    /// Where it was not let in, and not told when it would be.
+    barred: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            failed: BACKOFF.0,
+            barred: LOGIN_AGAIN.0,
+        }
+    }
+}
+
+impl Waits {
+    /// The locator knows best after how long it is of use.
+    fn after_barred(&mut self, told: Option<Duration>) -> Duration {
+        match told {
+            // Twice, for jitter takes up to half of it.
+            Some(after) => after.max(TOLD_AT_LEAST) * 2,
+            None => {
+                let longer = (self.barred * 2).min(LOGIN_AGAIN.1);
+                std::mem::replace(&mut self.barred, longer)
+            }
+        }
+    }
+}
+
 impl Announcer {
     /// Keeps a session at the locator behind `channel` until the peer stops.
     pub async fn run(mut self, channel: Channel) {
@@ -208,28 +242,24 @@ impl Announcer {
             () = store.importer().first_scan() => {}
             () = stopped(&mut self.stopping) => return,
         }
-        let mut wait = BACKOFF.0;
+        let mut waits = Waits::default();
         let mut said = BTreeSet::new();
-        let mut login_wait = LOGIN_AGAIN.0;
         loop {
-            let ended = self.session(&channel, &mut wait).await;
+            let ended = self.session(&channel, &mut waits).await;
             // It was registered meanwhile: what is wrong now is news.
-            let was_let_in = wait == BACKOFF.0 && !matches!(ended, End::Barred(..));
+            let was_let_in = waits.failed == BACKOFF.0 && !matches!(ended, End::Barred(..));
             if was_let_in || said.len() >= MAX_SAID {
                 said.clear();
             }
             let pause = match ended {
                 End::Stopping => return,
                 End::Again => {
-                    login_wait = LOGIN_AGAIN.0;
+                    waits.barred = LOGIN_AGAIN.0;
                     Duration::ZERO
                 }
                 End::Barred(reason, after) => {
                     self.complain(&mut said, reason);
-                    let longer = (login_wait * 2).min(LOGIN_AGAIN.1);
-                    let wait = std::mem::replace(&mut login_wait, longer);
-                    // Not before it is of use: twice, for the jitter below takes up to half of it.
-                    after.map_or(wait, |after| wait.max(after * 2))
+                    waits.after_barred(after)
                 }
                 End::Failed(status) if status.code() == Code::Unimplemented => {
                     let locator = &self.locator;
@@ -252,8 +282,8 @@ impl Announcer {
                 End::Failed(status) => {
                     let reason = format!("{}; {}", reason(&status), mend(&status));
                     self.complain(&mut said, reason);
-                    let longer = (wait * 2).min(BACKOFF.1);
-                    std::mem::replace(&mut wait, longer)
+                    let longer = (waits.failed * 2).min(BACKOFF.1);
+                    std::mem::replace(&mut waits.failed, longer)
                 }
             };
             // Jitter keeps a crowd of peers from coming back in step; `Again` must not spin.
@@ -280,13 +310,13 @@ impl Announcer {
         );
     }
 
-    async fn session(&mut self, channel: &Channel, wait: &mut Duration) -> End {
-        match self.try_session(channel, wait).await {
+    async fn session(&mut self, channel: &Channel, waits: &mut Waits) -> End {
+        match self.try_session(channel, waits).await {
             Ok(end) | Err(end) => end,
         }
     }
 
-    async fn try_session(&mut self, channel: &Channel, wait: &mut Duration) -> Result<End, End> {
+    async fn try_session(&mut self, channel: &Channel, waits: &mut Waits) -> Result<End, End> {
         let mut client = DirectoryClient::new(channel.clone());
         // Before the snapshot below, so that nothing falls between.
         let mut partials = self.store.catalogue().follow_partials();
@@ -296,15 +326,9 @@ impl Announcer {
         let request = self.registration();
         let door = self.door.clone();
         let known = directories.of(&self.locator);
-        let mut login = known.and_then(|directory| directories.take_login(&directory));
-        let registered = door.register(&mut client, request, &mut self.wanted, &mut login);
-        let registered = registered.await;
-        // Not needed here, or not now.
-        if let (Some(directory), Some(login)) = (known, login) {
-            directories.leave_login(directory, login);
-        }
-        let registered = registered?;
-        *wait = BACKOFF.0;
+        let registered = directories.register(known, &door, &mut client, request, &mut self.wanted);
+        let registered = registered.await?;
+        *waits = Waits::default();
         let directory = directories.learn(&self.locator, &registered.directory);
         if let Some(directory) = directory.filter(|_| is_elsewhere(&registered)) {
             drop((turn, changes, partials));
@@ -470,4 +494,22 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 
 fn ended() -> End {
     End::Failed(Status::unavailable("the stream ended"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locator_that_says_when_is_asked_then_and_others_ever_more_rarely() {
+        let seconds = Duration::from_secs;
+        let mut waits = Waits::default();
+        for wait in [5, 10, 20, 40, 60, 60] {
+            assert_eq!(waits.after_barred(None), seconds(wait));
+            // At half of it at the earliest.
+            assert_eq!(waits.after_barred(Some(seconds(3))), seconds(6));
+        }
+        assert_eq!(waits.after_barred(Some(Duration::ZERO)), TOLD_AT_LEAST * 2);
+        assert_eq!(waits.after_barred(Some(seconds(300))), seconds(600));
+    }
 }

@@ -20,7 +20,7 @@ use std::{
     str::FromStr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -217,7 +217,7 @@ impl Accounts {
         } = login;
         let from = network(address);
         // First of all: who finds no place has not tried, and is remembered nowhere.
-        let place = self.hasher.enter(from)?;
+        let place = self.hasher.enter(from, &user)?;
         let known = self.store.account(&user).await?;
         let stamp = known.as_ref().map(|account| account.stamp);
         let guess = locked(&self.wrong).guess(&user, stamp, &password)?;
@@ -226,7 +226,14 @@ impl Accounts {
         }
         let begun = locked(&self.backoff).begin(&user, from, self.clock.now());
         begun.map_err(Error::TooOften)?;
+        let mut attempt = Attempt {
+            backoff: &self.backoff,
+            user: &user,
+            from,
+            counts: Some(place.is_hashing()),
+        };
         let outcome = self.check(&user, known, password, place).await;
+        attempt.counts = None;
         match &outcome {
             Ok(_) => locked(&self.backoff).succeeded(&user, from),
             Err(Error::Refused) if locked(&self.wrong).remember(guess) => {}
@@ -377,6 +384,27 @@ impl Accounts {
     /// Hashes a password of the operator's on the pool.
     pub async fn hash(&self, password: String) -> Result<String, Error> {
         self.hasher.hash_for_operator(password).await
+    }
+}
+
+/// An attempt that is under way. Whoever goes away meanwhile has tried nothing unless it cost a hash.
+struct Attempt<'a> {
+    backoff: &'a Mutex<Backoff>,
+    user: &'a UserName,
+    from: IpAddr,
+    /// Whether a hash was begun for it; `None` when its outcome is known.
+    counts: Option<Arc<AtomicBool>>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self
+            .counts
+            .take()
+            .is_some_and(|counts| !counts.load(Relaxed))
+        {
+            locked(self.backoff).undo(self.user, self.from);
+        }
     }
 }
 

@@ -1,13 +1,18 @@
 //! Hashing passwords: argon2id with the parameters that OWASP recommends (19 MiB, 2 passes, 1
 //! lane), on a few threads and behind a bounded queue, so that logins cost lookups little.
 //!
-//! Invariant: one network has few of the places in the queue, and so have all first logins together:
-//! whoever fills those leaves room for the others.
+//! Invariant: one network has few of the places in the queue, and so have one user's name and all
+//! first logins together: whoever fills those leaves room for the others. Many networks at once can
+//! fill them all.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use argon2::{
@@ -15,6 +20,7 @@ use argon2::{
     password_hash::{self, PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use vecino_rest::UserName;
 
 use super::{Error, locked};
 
@@ -30,6 +36,8 @@ const SALT: usize = 16;
 const QUEUE: usize = 128;
 /// Those of one network at most.
 const QUEUE_OF_NETWORK: usize = 8;
+/// Those by one user's name at most.
+const QUEUE_OF_USER: usize = 8;
 /// Those that are to make an account at most: anybody can send as many as there are addresses.
 const QUEUE_OF_NEWCOMERS: usize = 64;
 /// Cores for each thread that hashes, and threads at most.
@@ -96,9 +104,13 @@ fn verify(password: &str, hash: &str) -> Result<bool, Error> {
 pub(super) struct Hasher {
     places: Arc<Semaphore>,
     newcomers: Arc<Semaphore>,
-    of_networks: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    of_networks: Shares<IpAddr>,
+    of_users: Shares<UserName>,
     threads: Arc<Semaphore>,
 }
+
+/// How many places each has that has any.
+type Shares<K> = Arc<Mutex<HashMap<K, usize>>>;
 
 impl Default for Hasher {
     fn default() -> Self {
@@ -108,31 +120,25 @@ impl Default for Hasher {
             places: Arc::new(Semaphore::new(threads + QUEUE)),
             newcomers: Arc::new(Semaphore::new(QUEUE_OF_NEWCOMERS)),
             of_networks: Arc::default(),
+            of_users: Arc::default(),
             threads: Arc::new(Semaphore::new(threads)),
         }
     }
 }
 
 impl Hasher {
-    /// A place in the queue for somebody of this network, if one is free.
-    pub(super) fn enter(&self, network: IpAddr) -> Result<Place, Error> {
+    /// A place in the queue for somebody of this network who logs in by this name, if one is free.
+    pub(super) fn enter(&self, network: IpAddr, user: &UserName) -> Result<Place, Error> {
         let place = self.places.clone().try_acquire_owned();
         let place = place.map_err(|_| Error::Busy)?;
-        let mut of_networks = locked(&self.of_networks);
-        let taken = of_networks.entry(network).or_default();
-        if *taken >= QUEUE_OF_NETWORK {
-            return Err(Error::Busy);
-        }
-        *taken += 1;
         Ok(Place {
             _place: place,
             _newcomer: None,
-            _share: Share {
-                network,
-                of_networks: self.of_networks.clone(),
-            },
+            _of_network: Share::take(&self.of_networks, network, QUEUE_OF_NETWORK)?,
+            _of_user: Share::take(&self.of_users, user.clone(), QUEUE_OF_USER)?,
             newcomers: self.newcomers.clone(),
             threads: self.threads.clone(),
+            is_hashing: Arc::default(),
         })
     }
 
@@ -146,7 +152,8 @@ impl Hasher {
 
     /// Hashes a password of the operator's, who needs no place: strangers may have taken all.
     pub(super) async fn hash_for_operator(&self, password: String) -> Result<String, Error> {
-        let hashed = run((), self.threads.clone(), move || hash(&password)).await;
+        let began = Arc::default();
+        let hashed = run((), self.threads.clone(), began, move || hash(&password)).await;
         hashed.map(|((), hash)| hash)
     }
 }
@@ -156,25 +163,41 @@ impl Hasher {
 pub(super) struct Place {
     _place: OwnedSemaphorePermit,
     _newcomer: Option<OwnedSemaphorePermit>,
-    _share: Share,
+    _of_network: Share<IpAddr>,
+    _of_user: Share<UserName>,
     newcomers: Arc<Semaphore>,
     threads: Arc<Semaphore>,
+    /// It is being used.
+    is_hashing: Arc<AtomicBool>,
 }
 
-/// What a network has of the queue. Networks without places are not remembered.
+/// A place that counts for somebody. Who has none is not remembered.
 #[derive(Debug)]
-struct Share {
-    network: IpAddr,
-    of_networks: Arc<Mutex<HashMap<IpAddr, usize>>>,
+struct Share<K: Hash + Eq> {
+    of: K,
+    shares: Shares<K>,
 }
 
-impl Drop for Share {
+impl<K: Hash + Eq + Clone> Share<K> {
+    fn take(shares: &Shares<K>, of: K, most: usize) -> Result<Self, Error> {
+        let mut taken = locked(shares);
+        let taken = taken.entry(of.clone()).or_default();
+        if *taken >= most {
+            return Err(Error::Busy);
+        }
+        *taken += 1;
+        let shares = shares.clone();
+        Ok(Self { of, shares })
+    }
+}
+
+impl<K: Hash + Eq> Drop for Share<K> {
     fn drop(&mut self) {
-        let mut of_networks = locked(&self.of_networks);
-        if let Some(taken) = of_networks.get_mut(&self.network) {
+        let mut shares = locked(&self.shares);
+        if let Some(taken) = shares.get_mut(&self.of) {
             *taken -= 1;
             if *taken == 0 {
-                of_networks.remove(&self.network);
+                shares.remove(&self.of);
             }
         }
     }
@@ -188,15 +211,20 @@ impl Place {
         Ok(self)
     }
 
+    /// Becomes true when hashing begins.
+    pub(super) fn is_hashing(&self) -> Arc<AtomicBool> {
+        self.is_hashing.clone()
+    }
+
     /// The hash, and the place, which is free again when it is dropped.
     pub(super) async fn hash(self, password: String) -> Result<(Self, String), Error> {
-        let threads = self.threads.clone();
-        run(self, threads, move || hash(&password)).await
+        let (threads, began) = (self.threads.clone(), self.is_hashing.clone());
+        run(self, threads, began, move || hash(&password)).await
     }
 
     pub(super) async fn verify(self, password: String, hash: String) -> Result<bool, Error> {
-        let threads = self.threads.clone();
-        let verified = run(self, threads, move || verify(&password, &hash)).await;
+        let (threads, began) = (self.threads.clone(), self.is_hashing.clone());
+        let verified = run(self, threads, began, move || verify(&password, &hash)).await;
         verified.map(|(_, is_right)| is_right)
     }
 }
@@ -206,9 +234,11 @@ impl Place {
 async fn run<H: Send + 'static, T: Send + 'static>(
     held: H,
     threads: Arc<Semaphore>,
+    began: Arc<AtomicBool>,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<(H, T), Error> {
     let thread = threads.acquire_owned().await.expect("never closed");
+    began.store(true, Relaxed);
     let worked = tokio::task::spawn_blocking(move || {
         let _thread = thread;
         Ok((held, work()?))
@@ -261,11 +291,15 @@ mod tests {
         [10, 0, 0, number].into()
     }
 
+    fn user(number: u8) -> UserName {
+        UserName::parse(&format!("user {number}")).expect("valid")
+    }
+
     /// Takes places until there is none, in one network after the other.
-    fn fill(hasher: &Hasher, enter: impl Fn(IpAddr) -> Result<Place, Error>) -> Vec<Place> {
+    fn fill(hasher: &Hasher, enter: impl Fn(u8) -> Result<Place, Error>) -> Vec<Place> {
         let mut places = Vec::new();
         for number in 0..=u8::MAX {
-            while let Ok(place) = enter(address(number)) {
+            while let Ok(place) = enter(number) {
                 places.push(place);
             }
         }
@@ -276,35 +310,38 @@ mod tests {
     #[tokio::test]
     async fn who_finds_the_queue_full_is_told_and_places_come_back() {
         let hasher = Hasher::default();
-        let mut places = fill(&hasher, |from| hasher.enter(from));
+        let enter = |number| hasher.enter(address(number), &user(number));
+        let mut places = fill(&hasher, enter);
         assert!((QUEUE..=MAX_THREADS + QUEUE).contains(&places.len()));
-        let refused = hasher.enter(address(255));
+        let refused = enter(255);
         assert!(matches!(refused, Err(Error::Busy)));
         // The operator does not wait for strangers.
         let hashed = hasher.hash_for_operator("x".into()).await;
         hashed.expect("hashes");
         let place = places.pop().expect("many");
         place.hash("x".into()).await.expect("hashes");
-        assert!(hasher.enter(address(255)).is_ok());
+        assert!(enter(255).is_ok());
         drop(places);
-        assert!(locked(&hasher.of_networks).is_empty());
+        assert!(locked(&hasher.of_networks).is_empty() && locked(&hasher.of_users).is_empty());
     }
 
     #[test]
-    fn neither_one_network_nor_all_newcomers_take_the_places_of_others() {
+    fn neither_one_network_nor_one_name_nor_all_newcomers_take_the_places_of_others() {
         let hasher = Hasher::default();
-        let mut places = Vec::new();
-        while let Ok(place) = hasher.enter(address(1)) {
-            places.push(place);
+        let enter = |number| hasher.enter(address(number), &user(number));
+        for (of_network, of_user) in [(true, false), (false, true)] {
+            let places = fill(&hasher, |number| {
+                let network = address(if of_network { 1 } else { number });
+                hasher.enter(network, &user(if of_user { 1 } else { number }))
+            });
+            assert_eq!(places.len(), QUEUE_OF_NETWORK.max(QUEUE_OF_USER));
+            assert!(enter(2).is_ok());
         }
-        assert_eq!(places.len(), QUEUE_OF_NETWORK);
-        assert!(hasher.enter(address(2)).is_ok());
-        drop(places);
-        let newcomer = |from| hasher.enter(from).and_then(Place::of_newcomer);
+        let newcomer = |number| enter(number).and_then(Place::of_newcomer);
         let newcomers = fill(&hasher, newcomer);
         assert_eq!(newcomers.len(), QUEUE_OF_NEWCOMERS);
-        assert!(newcomer(address(255)).is_err());
-        let others = fill(&hasher, |from| hasher.enter(from));
+        assert!(newcomer(255).is_err());
+        let others = fill(&hasher, enter);
         assert!(others.len() >= QUEUE - QUEUE_OF_NEWCOMERS);
     }
 }

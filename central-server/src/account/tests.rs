@@ -1,5 +1,7 @@
 //! Logins and what becomes of their tokens, on the store in memory.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::store::{MemoryStore, PeerRow, PeerState};
 
@@ -213,7 +215,8 @@ async fn first_logins_from_many_addresses_leave_room_for_known_users() {
     let mut first_logins = Vec::new();
     for network in 20..60 {
         let from = [10, 0, network, 1].into();
-        let newcomer = || bench.accounts.hasher.enter(from)?.of_newcomer();
+        let user = user(&network.to_string());
+        let newcomer = || bench.accounts.hasher.enter(from, &user)?.of_newcomer();
         while let Ok(place) = newcomer() {
             first_logins.push(place);
         }
@@ -231,7 +234,8 @@ async fn who_finds_no_place_is_not_remembered() {
     let mut places = Vec::new();
     for network in 20..60 {
         let from = [10, 0, network, 1].into();
-        while let Ok(place) = bench.accounts.hasher.enter(from) {
+        let user = user(&network.to_string());
+        while let Ok(place) = bench.accounts.hasher.enter(from, &user) {
             places.push(place);
         }
     }
@@ -277,4 +281,20 @@ async fn first_logins_of_one_user_at_once_are_all_let_in() {
     for outcome in futures_util::future::join_all(peers).await {
         outcome.expect("logs in");
     }
+}
+
+#[tokio::test]
+async fn who_goes_away_before_a_hash_was_begun_has_not_tried() {
+    let bench = Bench::closed().await;
+    let stopped = bench.accounts.hasher.stop();
+    for number in 0..10 {
+        let guess = format!("guess {number}");
+        let login = bench.login("ana", &guess, 1);
+        assert!(login.now_or_never().is_none(), "it waits for a thread");
+    }
+    assert_eq!(locked(&bench.accounts.backoff).remembered(), (0, 0));
+    drop(stopped);
+    let login = bench.login("ana", "guess", 1);
+    assert!(login.now_or_never().is_none(), "it waits for the hash");
+    assert_eq!(locked(&bench.accounts.backoff).remembered(), (1, 1));
 }

@@ -251,7 +251,7 @@ impl Directory {
         }
     }
 
-    /// Ends the session of a peer, and its lease at once, whatever its token.
+    /// Ends the session that a peer has now, and its lease at once, whatever its token.
     pub async fn expel(&self, id: &PeerId) -> Result<(), Error> {
         match self.store.peer(id).await? {
             Some(known) => self.expel_all(&[known]).await,
@@ -273,9 +273,13 @@ impl Directory {
     }
 
     async fn expel_all(&self, peers: &[(PeerNo, PeerRow)]) -> Result<(), Error> {
-        // In this order they cannot come back in between.
-        let numbers = peers.iter().map(|(peer, _)| *peer);
-        self.store.end_sessions(numbers.clone().collect()).await?;
+        // In this order they cannot come back in between. Who has logged in again since stays in: a
+        // registration looks at the account once more when it is done.
+        let sessions = peers.iter().filter_map(|(peer, row)| {
+            let session = row.session.as_ref()?;
+            Some((*peer, session.token))
+        });
+        self.store.end_sessions(sessions.collect()).await?;
         let present = peers.iter();
         let present = present.filter(|(_, row)| row.state == PeerState::Present);
         let present: Vec<_> = present.map(|(peer, row)| (*peer, row.token)).collect();
@@ -285,7 +289,7 @@ impl Directory {
         for (peer, row) in peers {
             self.leases.end(*peer, &row.token);
         }
-        self.end_partials(numbers);
+        self.end_partials(peers.iter().map(|(peer, _)| *peer));
         Ok(())
     }
 

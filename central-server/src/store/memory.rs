@@ -212,11 +212,11 @@ impl Store for MemoryStore {
         Ok(no.map(|no| (*no, state.peers[no].row.clone())))
     }
 
-    async fn end_sessions(&self, peers: Vec<PeerNo>) -> Result<(), StoreError> {
+    async fn end_sessions(&self, peers: Vec<(PeerNo, TokenHash)>) -> Result<(), StoreError> {
         let mut state = self.lock_open()?;
-        for peer in peers {
+        for (peer, token) in peers {
             if let Some(peer) = state.peers.get_mut(&peer) {
-                peer.row.session = None;
+                peer.row.session.take_if(|session| session.token == token);
             }
         }
         Ok(())

@@ -343,9 +343,9 @@ pub trait Store: Send + Sync {
     /// The peer of that id.
     async fn peer(&self, id: &PeerId) -> Result<Option<(PeerNo, PeerRow)>, StoreError>;
 
-    /// Ends the logins of peers, so that they cannot register again with them. Their leases are
-    /// another matter.
-    async fn end_sessions(&self, peers: Vec<PeerNo>) -> Result<(), StoreError>;
+    /// Ends the logins of those peers whose session still has the given token, so that they cannot
+    /// register again with it. Their leases are another matter.
+    async fn end_sessions(&self, peers: Vec<(PeerNo, TokenHash)>) -> Result<(), StoreError>;
 
     /// The account of `user`.
     async fn account(&self, user: &UserName) -> Result<Option<Account>, StoreError>;

@@ -99,18 +99,17 @@ pub(super) async fn a_session_stays_with_its_peer_until_it_is_ended(bench: Bench
         session: with_session.session.clone(),
         ..row(number)
     });
-    let mut ended = vec![PeerNo(77), peer];
-    for other in &others {
+    let mut ended = vec![(PeerNo(77), [9; 32]), (peer, [9; 32])];
+    for (other, token) in others.iter().zip([[9; 32], [8; 32]]) {
         let other = bench.store.register(other.clone()).await;
-        ended.push(other.expect("registers").peer);
+        ended.push((other.expect("registers").peer, token));
     }
-    ended.pop();
     bench.store.end_sessions(ended).await.expect("ends");
     bench.store.end_sessions(Vec::new()).await.expect("nobody");
     let (_, ended) = known(&others[0]).await.expect("is there");
     assert_eq!(ended.session, None);
     let (_, not_ended) = known(&others[1]).await.expect("is there");
-    assert_eq!(not_ended.session, with_session.session);
+    assert_eq!(not_ended.session, with_session.session, "another one");
     let (_, ended) = known(&with_session).await.expect("is there");
     assert_eq!(ended.session, None);
     assert_eq!(ended.url, with_session.url, "the rest is as it was");

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::store::{
     Account, BUCKETS, Change, Expect, Fingerprints, Forgotten, MAX_BUCKET_RECORDS, PeerNo, PeerRow,
-    PeerState, Registered, Resource, ResourceNo, StoreError, TokenHash, bucket_of, check_room,
+    PeerState, Registered, Resource, ResourceNo, Session, StoreError, TokenHash, bucket_of,
+    check_room,
     fingerprint::{Bucket, of_record},
 };
 
@@ -176,10 +177,11 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    pub(super) fn end_sessions(&mut self, peers: &[PeerNo]) -> Result<()> {
-        for no in peers {
+    pub(super) fn end_sessions(&mut self, peers: &[(PeerNo, TokenHash)]) -> Result<()> {
+        for (no, token) in peers {
+            let is_it = |session: &mut Session| session.token == *token;
             if let Some(mut peer) = self.peer(*no)?
-                && peer.session.take().is_some()
+                && peer.session.take_if(is_it).is_some()
             {
                 self.put_peer(*no, &peer)?;
             }

@@ -105,7 +105,7 @@ impl Store for RedbStore {
         self.read(|snapshot| snapshot.peer(id))
     }
 
-    async fn end_sessions(&self, peers: Vec<PeerNo>) -> Result<(), StoreError> {
+    async fn end_sessions(&self, peers: Vec<(PeerNo, TokenHash)>) -> Result<(), StoreError> {
         self.writer
             .run(|reply| Command::EndSessions { peers, reply }, 0)
             .await

@@ -69,7 +69,7 @@ pub(super) enum Command {
         reply: Reply<Forgotten>,
     },
     EndSessions {
-        peers: Vec<PeerNo>,
+        peers: Vec<(PeerNo, TokenHash)>,
         reply: Reply<()>,
     },
     PutAccount {

@@ -12,7 +12,7 @@ use super::{
     keys::{self, SHARDS},
     peers::number,
 };
-use crate::store::{Account, Expect, PeerNo, StoreError};
+use crate::store::{Account, Expect, PeerNo, StoreError, TokenHash};
 
 /// Entries of one shard that are asked for, or changed, at once.
 const ENTRIES_AT_ONCE: usize = 1_000;
@@ -127,16 +127,20 @@ impl RedisStore {
             .collect()
     }
 
-    /// Ends the logins of peers.
-    pub(super) async fn end_sessions_of(&self, peers: &[PeerNo]) -> Result<(), StoreError> {
+    /// Ends the logins of peers, as far as they are those.
+    pub(super) async fn end_sessions_of(
+        &self,
+        peers: &[(PeerNo, TokenHash)],
+    ) -> Result<(), StoreError> {
         let mut shards: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
-        for peer in peers {
+        for (peer, token) in peers {
             let shard = shards.entry(self.shard_of(*peer)).or_default();
-            shard.push(number(peer.0));
+            shard.extend([number(peer.0), token.to_vec()]);
         }
         // One after the other: each waits for a replica on the same connection.
         for (shard, peers) in shards {
-            for peers in peers.chunks(ENTRIES_AT_ONCE) {
+            // Two arguments each.
+            for peers in peers.chunks(2 * ENTRIES_AT_ONCE) {
                 let ended = self
                     .cluster
                     .run_surely(&scripts().end_session, &shard, peers);

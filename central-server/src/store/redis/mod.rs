@@ -231,7 +231,7 @@ impl Store for RedisStore {
         self.peer_of(id).await
     }
 
-    async fn end_sessions(&self, peers: Vec<PeerNo>) -> Result<(), StoreError> {
+    async fn end_sessions(&self, peers: Vec<(PeerNo, TokenHash)>) -> Result<(), StoreError> {
         self.check_open()?;
         self.end_sessions_of(&peers).await
     }

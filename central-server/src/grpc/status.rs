@@ -1,9 +1,14 @@
 //! The one translation of errors into gRPC status codes.
 
+use std::time::Duration;
+
 use tonic::{Code, Status};
 
 use super::request::Invalid;
 use crate::{account, directory::Error, store::StoreError, zone};
+
+/// Who finds no place in the queue is to ask again after so long: places come back in moments.
+const BUSY_AGAIN: Duration = Duration::from_secs(3);
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
@@ -51,7 +56,12 @@ impl From<account::Error> for Status {
             Error::Hash(_) => Code::Internal,
         };
         let mut status = Self::new(code, error.to_string());
-        if let Error::TooOften(wait) = error {
+        let wait = match error {
+            Error::TooOften(wait) => Some(wait),
+            Error::Busy => Some(BUSY_AGAIN),
+            _ => None,
+        };
+        if let Some(wait) = wait {
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             let key = vecino_grpc::RETRY_AFTER_MS;
             status.metadata_mut().insert(key, (wait_ms + 1).into());
@@ -89,5 +99,24 @@ impl From<zone::Error> for Status {
 impl From<Invalid> for Status {
     fn from(invalid: Invalid) -> Self {
         Self::invalid_argument(invalid.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_ends_by_itself_says_when() {
+        let told = |error: account::Error| {
+            let status = Status::from(error);
+            let told = status.metadata().get(vecino_grpc::RETRY_AFTER_MS)?;
+            told.to_str().ok()?.parse::<u64>().ok()
+        };
+        assert_eq!(told(account::Error::Busy), Some(3_001));
+        let wait = Duration::from_millis(1_500);
+        assert_eq!(told(account::Error::TooOften(wait)), Some(1_501));
+        assert_eq!(told(account::Error::Refused), None);
+        assert_eq!(told(account::Error::Full), None);
     }
 }

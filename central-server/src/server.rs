@@ -122,6 +122,15 @@ pub struct Server {
     background: JoinSet<()>,
 }
 
+/// What there is before a locator serves.
+struct Bound {
+    listener: TcpListener,
+    addr: SocketAddr,
+    metrics_listener: Option<TcpListener>,
+    metrics: Arc<Metrics>,
+    store: Arc<dyn Store>,
+}
+
 impl Server {
     /// Starts a locator on the current runtime. It serves when this returns.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
@@ -131,17 +140,50 @@ impl Server {
             Some(address) => Some(listen("METRICS_ADDR", address).await?),
             None => None,
         };
-        let metrics_addr = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
-
         let metrics = Arc::new(Metrics::new());
         let store = store::open(&config.store, metrics.store.clone()).await?;
-        let accounts = Accounts::open(store.clone(), config.accounts, config.session).await?;
-        if let Err(disagreement) = accounts.agree().await {
-            store.close().await;
-            return Err(disagreement.into());
+        let bound = Bound {
+            listener,
+            addr,
+            metrics_listener,
+            metrics,
+            store: store.clone(),
+        };
+        let mut background = JoinSet::new();
+        match Self::serve(config, bound, &mut background).await {
+            Ok(mut server) => {
+                server.background = background;
+                Ok(server)
+            }
+            Err(error) => {
+                // In this order: what is said no more is not said again.
+                background.shutdown().await;
+                store.close().await;
+                Err(error)
+            }
         }
-        accounts.end_unadmitted().await?;
+    }
+
+    /// The server, without its `background`. When it fails, that is to be ended, and the store closed.
+    async fn serve(
+        config: Config,
+        bound: Bound,
+        background: &mut JoinSet<()>,
+    ) -> Result<Self, ServerError> {
+        let Bound {
+            listener,
+            addr,
+            metrics_listener,
+            metrics,
+            store,
+        } = bound;
+        let metrics_addr = metrics_listener.as_ref().and_then(|l| l.local_addr().ok());
+        let accounts = Accounts::open(store.clone(), config.accounts, config.session).await?;
+        accounts.agree().await?;
         let accounts = Arc::new(accounts);
+        // From now on, however long the rest takes.
+        background.spawn(account::keep(accounts.clone()));
+        accounts.end_unadmitted().await?;
         let opened = Directory::open(store.clone(), config.lease, metrics.clone()).await;
         let directory = Arc::new(opened?);
         let zones = Arc::new(Zones::new(config.zones, config.lease));
@@ -207,10 +249,8 @@ impl Server {
         let incoming = connections::accept(listener, metrics.clone());
         let grpc =
             tokio::spawn(router.serve_with_incoming_shutdown(incoming, wait(closed.clone())));
-        let mut background = JoinSet::new();
         background.spawn(sweep::run(directory.clone()));
         background.spawn(sharing::run(directory.clone()));
-        background.spawn(account::keep(accounts.clone()));
         if let Some(path) = &config.control {
             let control = Control {
                 store: store.clone(),
@@ -253,7 +293,7 @@ impl Server {
             grpc,
             health,
             store,
-            background,
+            background: JoinSet::new(),
         })
     }
 

@@ -10,8 +10,9 @@
 //!
 //! Invariant: both directions hold one bucket of one peer in memory at most, besides the list of
 //! peers and the names of users. Nothing is imported from a file that is not whole, or has a line that
-//! no locator would have let in. While an import has not come to its end, the store says so, and nobody
-//! serves it; the same import again goes on. Hashes of tokens and passwords are in the file: it is to
+//! no locator would have let in. While an import has not come to its end, the store says so, and no
+//! locator starts on it; the same import again goes on. A locator that runs already, or starts in that
+//! moment, is not stopped where a store can be shared: that is the operator's part. Hashes of tokens and passwords are in the file: it is to
 //! be kept as the store is.
 
 mod export;

@@ -155,6 +155,21 @@ async fn locators_with_other_accounts_do_not_run_beside_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_locator_that_did_not_start_says_nothing_of_accounts() {
+    let cluster = RedisCluster::shared();
+    let url = cluster.url();
+    let fails = Config {
+        // No folder can be there.
+        control: Some("/dev/null/socket".into()),
+        ..with_accounts(&url, Policy::Off)
+    };
+    let failed = Server::bind(fails).await.err().expect("fails");
+    assert!(failed.to_string().contains("/dev/null"), "{failed}");
+    // At once, and not when what it said is over.
+    Locator::with(with_accounts(&url, Policy::Closed)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_was_acknowledged_outlives_a_primary() {
     let cluster = RedisCluster::start();
     let url = cluster.url();

@@ -217,7 +217,7 @@ impl<'a> Scene<'a> {
         self.lookups.take();
         self.locator.kill().await?;
         self.locator = start(self.directory, addr).await?;
-        let served = began.elapsed();
+        let (served, cpu) = (began.elapsed(), self.locator.cpu_seconds());
         let mortal = self.peers / DIES_OF;
         mortals.all_present(before.0 + mortal, WITHIN).await?;
         self.others
@@ -228,7 +228,7 @@ impl<'a> Scene<'a> {
             .until_located((0..self.peers).collect(), true, WITHIN)
             .await?;
         let outcome = self.lookups.take();
-        let cpu = self.locator.cpu_seconds() / (began.elapsed() - served).as_secs_f64();
+        let cpu = (self.locator.cpu_seconds() - cpu) / (began.elapsed() - served).as_secs_f64();
         let ended = mortals.ended() + self.others.ended() - ended;
         let after = |moment: Option<Instant>| {
             moment.map_or(f64::NAN, |moment| (moment - began).as_secs_f64())

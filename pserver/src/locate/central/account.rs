@@ -10,6 +10,8 @@
 //!
 //! Invariant: nothing here that a client gets to see names a locator, or repeats what one wrote.
 
+mod refusal;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -32,13 +34,11 @@ use vecino_rest::{
     body::{Session, SessionState},
 };
 
+use self::refusal::{REFUSED_FOR, Refusal};
 use super::ANSWER_WITHIN;
 
 /// A locator that takes no more logins for now is asked again at most so much later.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// What was refused is tried again after so long, up to a half more: peers with one password do not
-/// come together.
-const REFUSED_FOR: Duration = Duration::from_secs(10 * 60);
 /// How long a login may take: many may wait there, and each password costs its time.
 const LOGIN_WITHIN: Duration = Duration::from_secs(20);
 
@@ -121,27 +121,6 @@ struct Token {
     bytes: Bytes,
     /// A registration gave it: so the directory knows it, and not only one of its locators.
     is_of_directory: bool,
-}
-
-/// What a locator refused, and until when it is not tried again.
-#[derive(Debug)]
-struct Refusal {
-    credentials: Credentials,
-    until: Instant,
-}
-
-impl Refusal {
-    /// `jitter` is from 0 to 1.
-    fn new(credentials: &Credentials, now: Instant, jitter: f64) -> Self {
-        Self {
-            credentials: credentials.clone(),
-            until: now + REFUSED_FOR.mul_f64(1.0 + jitter / 2.0),
-        }
-    }
-
-    fn is_of(&self, credentials: &Credentials, now: Instant) -> bool {
-        self.credentials == *credentials && now < self.until
-    }
 }
 
 /// A session with a directory that no locator has a lease for.
@@ -554,22 +533,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_was_refused_is_tried_again_after_a_while() {
-        let (ana, now) = (ana(), Instant::now());
-        let other = Credentials {
-            password: "another".to_owned(),
-            ..ana.clone()
-        };
-        for (jitter, lasts) in [(0.0, REFUSED_FOR), (1.0, REFUSED_FOR * 3 / 2)] {
-            let refusal = Refusal::new(&ana, now, jitter);
-            let almost = now + lasts - Duration::from_millis(1);
-            assert!(refusal.is_of(&ana, now) && refusal.is_of(&ana, almost));
-            assert!(!refusal.is_of(&ana, now + lasts + Duration::from_millis(1)));
-            assert!(!refusal.is_of(&other, now));
-        }
-    }
-
     #[tokio::test]
     async fn a_clients_login_is_tried_again_where_it_was_not_just_refused() {
         let locator = PeerUrl::parse("http://127.0.0.1:1").expect("valid");
@@ -598,6 +561,10 @@ mod tests {
         assert!(door.has_refused(&ana));
         door.logged_in_by_client(&ben, &Err(LoginError::Refused), false);
         assert!(door.has_refused(&ana));
+        let account = Account::new(None, vec![Arc::new(door)]);
+        let nobody = account.login(ana.clone()).await;
+        assert_eq!(nobody, Err(LoginError::Unreachable));
+        assert!(!account.doors[0].has_refused(&ana));
     }
 
     #[tokio::test]

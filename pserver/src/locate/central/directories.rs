@@ -69,7 +69,8 @@ impl Directories {
         let mut login = self.take_login(&directory);
         let registered = door.register(client, request, wanted, &mut login).await;
         if registered.is_err() {
-            login = login.or_else(|| door.hand_over());
+            // What is left otherwise may be of a user who is not wanted any more.
+            login = door.hand_over().or(login);
         }
         if let Some(login) = login {
             self.leave_login(directory, login);

@@ -6,6 +6,8 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 use vecino_rest::PeerKey;
@@ -16,6 +18,11 @@ use crate::content::mend;
 pub const KEY_FILE: &str = "peer.key";
 /// The file in `DATA_DIR` that is locked.
 pub const LOCK_FILE: &str = "lock";
+
+/// A peer that was killed holds its directory until the system has ended it: so long at most.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The peer's key, and its hold on `DATA_DIR` for as long as this lives.
 #[derive(Debug)]
@@ -29,7 +36,10 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// Somebody else holds it.
-    #[error("DATA_DIR={0:?} is in use by another peer: give each peer its own directory")]
+    #[error(
+        "DATA_DIR={0:?} is in use by another peer: give each peer its own directory, or wait for \
+         the one before to end"
+    )]
     InUse(String),
     /// The file is there and not a key.
     #[error(
@@ -53,10 +63,16 @@ impl Identity {
             .truncate(false)
             .open(data_dir.join(LOCK_FILE))
             .map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(IdentityError::InUse(shown())),
-            Err(TryLockError::Error(error)) => return Err(io(error)),
+        let began = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if began.elapsed() < ENDS_WITHIN => {
+                    thread::sleep(PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => return Err(IdentityError::InUse(shown())),
+                Err(TryLockError::Error(error)) => return Err(io(error)),
+            }
         }
         let key = load_or_make(&data_dir.join(KEY_FILE), data_dir).map_err(|error| {
             if error.kind() == io::ErrorKind::InvalidData {

@@ -268,7 +268,13 @@ impl Server {
             inbound: Inbound::new(Locator::new(strategies, metrics.clone()), metrics.clone()),
             probes: Probes::default(),
             checkup: checkup.clone(),
-            doctor: Doctor::new(store.clone(), presence.clone(), checkup, has_locator),
+            doctor: Doctor::new(
+                store.clone(),
+                presence.clone(),
+                checkup,
+                account.clone(),
+                has_locator,
+            ),
             downloads: Arc::new(Downloads::new(
                 store.parts().to_owned(),
                 Records::open(&config.data_dir),

@@ -84,6 +84,13 @@ fn check(config: &Config, missing: Missing) -> anyhow::Result<()> {
         StoreUrl::Redb(file) if missing == Missing::IsAnError && !file.exists() => {
             bail!("STORE_URL={}: there is no such store", config.store)
         }
+        StoreUrl::Redb(file) if !file.exists() => {
+            eprintln!(
+                "note: no locator has run on STORE_URL={} yet: it is made",
+                config.store
+            );
+            Ok(())
+        }
         StoreUrl::Redb(_) | StoreUrl::Redis(_) => Ok(()),
     }
 }

@@ -405,9 +405,12 @@ impl Api {
             return error;
         }
         match refusal::of_put(&self.peer, path, self.token.as_deref(), length).await {
-            Some(status) => ApiError::Unexpected {
-                origin: self.peer.clone(),
-                status,
+            Some(refusal) => match serde_json::from_slice::<Problem>(&refusal.body) {
+                Ok(problem) => ApiError::Problem(Box::new(problem)),
+                Err(_) => ApiError::Unexpected {
+                    origin: self.peer.clone(),
+                    status: refusal.status,
+                },
             },
             None => error,
         }

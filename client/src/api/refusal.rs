@@ -13,17 +13,24 @@ use vecino_rest::PeerUrl;
 
 /// How long the answer may take; a refusal needs no lookup.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Bytes of the answer that matter: `HTTP/1.1 401 `.
-const STATUS_LINE: usize = 13;
+/// Bytes of the answer that are read.
+const MAX_ANSWER: u64 = 16 << 10;
 
-/// The status with which `peer` refuses a `PUT` of `length` bytes to `path`; `None` when it
-/// would take it, or does not answer.
+/// How `peer` refuses a `PUT`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: u16,
+    pub(super) body: Vec<u8>,
+}
+
+/// How `peer` refuses a `PUT` of `length` bytes to `path`; `None` when it would take it, or does
+/// not answer.
 pub(super) async fn of_put(
     peer: &PeerUrl,
     path: &str,
     token: Option<&str>,
     length: u64,
-) -> Option<u16> {
+) -> Option<Refusal> {
     let authority = peer.authority();
     let mut head = format!("PUT {path} HTTP/1.1\r\nHost: {authority}\r\n");
     if let Some(token) = token {
@@ -35,17 +42,28 @@ pub(super) async fn of_put(
     let ask = async {
         let mut stream = TcpStream::connect(&authority).await.ok()?;
         stream.write_all(head.as_bytes()).await.ok()?;
-        let mut line = [0; STATUS_LINE];
-        stream.read_exact(&mut line).await.ok()?;
-        parse_status(&line)
+        let mut answer = Vec::new();
+        // To its end: the connection is closed after it.
+        stream
+            .take(MAX_ANSWER)
+            .read_to_end(&mut answer)
+            .await
+            .ok()?;
+        parse(&answer)
     };
     timeout(PATIENCE, ask).await.ok().flatten()
 }
 
-fn parse_status(line: &[u8]) -> Option<u16> {
-    let line = std::str::from_utf8(line).ok()?;
-    let status = line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    (400..600).contains(&status).then_some(status)
+fn parse(answer: &[u8]) -> Option<Refusal> {
+    const END: &[u8] = b"\r\n\r\n";
+    let status = answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+    let status = std::str::from_utf8(status).ok()?.parse().ok()?;
+    let head = answer.windows(END.len()).position(|bytes| bytes == END);
+    let body = head.map_or(&[][..], |head| &answer[head + END.len()..]);
+    (400..600).contains(&status).then(|| Refusal {
+        status,
+        body: body.to_vec(),
+    })
 }
 
 #[cfg(test)]
@@ -54,11 +72,18 @@ mod tests {
 
     #[test]
     fn only_refusals_count() {
-        assert_eq!(parse_status(b"HTTP/1.1 401 "), Some(401));
-        assert_eq!(parse_status(b"HTTP/1.1 507 "), Some(507));
-        assert_eq!(parse_status(b"HTTP/1.1 100 "), None);
-        assert_eq!(parse_status(b"HTTP/1.1 201 "), None);
-        assert_eq!(parse_status(b"HTTP/1.1 4\xc3\xa9 "), None);
-        assert_eq!(parse_status(b"SSH-2.0-Open"), None);
+        let refusal = |status, body: &[u8]| {
+            Some(Refusal {
+                status,
+                body: body.to_vec(),
+            })
+        };
+        assert_eq!(parse(b"HTTP/1.1 401 "), refusal(401, b""));
+        let full = b"HTTP/1.1 507 Insufficient Storage\r\nContent-Length: 2\r\n\r\n{}";
+        assert_eq!(parse(full), refusal(507, b"{}"));
+        assert_eq!(parse(b"HTTP/1.1 100 "), None);
+        assert_eq!(parse(b"HTTP/1.1 201 "), None);
+        assert_eq!(parse(b"HTTP/1.1 4\xc3\xa9 "), None);
+        assert_eq!(parse(b"SSH-2.0-Open"), None);
     }
 }

@@ -44,7 +44,7 @@ fn lines(status: &Status) -> Vec<(&'static str, String)> {
     let online = match (status.online, &status.offline_reason) {
         (true, _) => "yes".to_owned(),
         (false, Some(reason)) => {
-            format!("no: {reason}, so that other peers cannot find what it shares")
+            format!("no: {reason}; other peers cannot find what it shares")
         }
         (false, None) => "no: other peers cannot find what it shares now".to_owned(),
     };

@@ -21,7 +21,7 @@ use vecino_rest::{
 use crate::{
     content::Store,
     download::fetch::Fetcher,
-    locate::central::presence::Presence,
+    locate::central::{account::Account, presence::Presence},
     neighbour::{
         checkup::{self, Checkup, Trouble},
         examine::{Examined, Found, unheard_of},
@@ -38,6 +38,7 @@ pub struct Doctor {
     store: Arc<Store>,
     presence: Arc<Presence>,
     checkup: Arc<Checkup>,
+    account: Arc<Account>,
     /// Whether there are locators to be found through.
     has_locator: bool,
     last: Mutex<Option<(Instant, Diagnosis)>>,
@@ -49,12 +50,14 @@ impl Doctor {
         store: Arc<Store>,
         presence: Arc<Presence>,
         checkup: Arc<Checkup>,
+        account: Arc<Account>,
         has_locator: bool,
     ) -> Self {
         Self {
             store,
             presence,
             checkup,
+            account,
             has_locator,
             last: Mutex::default(),
         }
@@ -75,7 +78,10 @@ impl Doctor {
     pub fn online(&self) -> Option<Result<(), String>> {
         self.has_locator.then(|| match self.presence.settled() {
             true => Ok(()),
-            false => Err("not registered: other peers cannot find what this one shares".to_owned()),
+            false => Err(match self.account.offline_reason() {
+                Some(reason) => format!("not registered: {reason}"),
+                None => "not registered: other peers cannot find what this one shares".to_owned(),
+            }),
         })
     }
 
@@ -144,7 +150,13 @@ impl Doctor {
                 "found in the overlay only: your peer is not registered",
                 "the log of your peer says why",
             ),
-            Some(Err(why)) => Check::fail("online", why, "the log of your peer says why"),
+            Some(Err(why)) => {
+                let next = match self.account.offline_reason() {
+                    Some(_) => "say `client login USER`, so that other peers find what it shares",
+                    None => "the log of your peer says why",
+                };
+                Check::fail("online", why, next)
+            }
             None if in_overlay => Check::ok("online", "other peers find it in the overlay"),
             None => Check::warn(
                 "online",

@@ -67,9 +67,7 @@ pub enum LoginError {
     #[error("the network knows no such user with this password")]
     Refused,
     /// Too many failed, or wait.
-    #[error(
-        "the network takes no more logins of this user or from here now: try again in a minute"
-    )]
+    #[error("the network takes no more logins of this user or from here now: too many failed")]
     TooMany,
     /// Nobody asks for one.
     #[error("the network asks for no login")]
@@ -494,9 +492,7 @@ impl Account {
     pub fn offline_reason(&self) -> Option<String> {
         let Session { state, user } = self.session();
         match (state, user) {
-            (SessionState::Needed, _) => {
-                Some("the network asks for a login: `client login USER`".to_owned())
-            }
+            (SessionState::Needed, _) => Some("the network asks for a login".to_owned()),
             (SessionState::Refused, Some(user)) => {
                 Some(format!("the network refused the login of user {user:?}"))
             }

@@ -295,7 +295,7 @@ async fn what_stops_a_start_says_what_to_do() {
             "DATA_DIR",
             &data,
             1,
-            "is in use by another peer: give each peer its own directory",
+            "give each peer its own directory, or wait for the one before to end",
         ),
         ("SHARED_DIR", &file, 2, "it is a file: name a directory"),
         (
@@ -395,6 +395,10 @@ async fn a_wrong_locator_is_told_from_one_that_is_down() {
             "what answers there speaks no gRPC: URL_Request names",
         ),
         (
+            stage.metrics_addr(),
+            "what answers there speaks no gRPC: URL_Request names",
+        ),
+        (
             ring.overlay(),
             "what answers there is no locator; URL_Request names",
         ),
@@ -402,6 +406,8 @@ async fn a_wrong_locator_is_told_from_one_that_is_down() {
         let home = tempfile::tempdir().unwrap();
         let at = locator.to_string();
         let said = said_until(home.path(), &[("URL_Request", &at)], expected);
+        let told = said.iter().filter(|line| line.contains("not registered"));
+        assert_eq!(told.count(), 1, "{said:?}");
         let last = said.last().unwrap();
         assert!(last.contains("WARN"), "{last}");
         assert!(

@@ -38,7 +38,7 @@ use super::{
     account::{Barred, Door, Wanted, is_elsewhere, within},
     comparing::{Comparing, compare},
     directories::Directories,
-    refused::{is_first_system, mend, reason},
+    refused::{complaint, is_first_system},
 };
 use crate::content::Store;
 
@@ -280,7 +280,7 @@ impl Announcer {
                     FOREIGN_AGAIN
                 }
                 End::Failed(status) => {
-                    let reason = format!("{}; {}", reason(&status), mend(&status));
+                    let reason = complaint(&status, &self.locator).await;
                     self.complain(&mut said, reason);
                     let longer = (waits.failed * 2).min(BACKOFF.1);
                     std::mem::replace(&mut waits.failed, longer)

@@ -68,11 +68,16 @@ impl Stage {
         self.locator = Some(locator.expect("it starts"));
     }
 
+    /// Where the locator answers machines.
+    pub(crate) fn metrics_addr(&self) -> SocketAddr {
+        let locator = self.locator.as_ref().expect("it runs");
+        locator.metrics_addr().expect("metrics are on")
+    }
+
     /// A metric of the locator by its full name with labels; 0 when it does not show.
     pub(crate) async fn locator_metric(&self, name: &str) -> u64 {
-        let locator = self.locator.as_ref().expect("it runs");
-        let metrics = locator.metrics_addr().expect("metrics are on");
-        let text = Request::get(route::METRICS).send(metrics).await.text();
+        let request = Request::get(route::METRICS);
+        let text = request.send(self.metrics_addr()).await.text();
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -128,6 +128,17 @@ def through_own_peer(pair, runs):
         leecher.file.unlink()
         return Sample(done - began, cpu)
 
+    def plain_write():
+        # What keeping costs whoever keeps it: the kernel's copying into pages that are new.
+        target = scene.directory("dd") / name
+        count, block = divmod(pair.size, 1 << 20)
+        if block:
+            raise ValueError(f"{pair.size} bytes are no whole MiB")
+        result = pair.measured(pair.command(
+            ["dd", "if=/dev/zero", f"of={target}", "bs=1M", f"count={count}", "status=none"]), {}, "dd")
+        target.unlink()
+        return result
+
     direct = [pair.curl, "-sf", "-o", "/dev/null"]
     client = ["env", f"URL_PEERAS={pair.own.endpoint()}", scene.tools["client"], "--quiet",
               "download", name, "-o", "/dev/null"]
@@ -138,6 +149,7 @@ def through_own_peer(pair, runs):
         "nginx > curl (limit)": lambda: pair.measured(
             pair.command([*direct, pair.nginx.url(name)]), {"nginx": pair.nginx.process}, "curl"),
         "nginx > aria2c": aria2_http,
+        "dd to a new file (limit)": plain_write,
         "BitTorrent": bittorrent,
     }, runs)
     scene.end(seeder.process, torrent.process, cache.process)
@@ -146,6 +158,8 @@ def through_own_peer(pair, runs):
     vecino = results["vecino > own peer > curl"]
     goal("over nginx > cache > curl", results["nginx > cache > curl"].seconds() / vecino.seconds(), 1.3, True)
     goal("CPU-s/GiB of the own peer", vecino.cpu("own peer") * GIB / pair.size, 1.0, False)
+    written = results["dd to a new file (limit)"].cpu("dd")
+    say(f"         CPU-s/GiB of writing alone, as dd does: {written * GIB / pair.size:.2f}")
     goal("over BitTorrent", results["BitTorrent"].seconds() / vecino.seconds(), 3.0, True)
     return vecino.peaks()
 

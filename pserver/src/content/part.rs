@@ -56,6 +56,9 @@ pub struct Part {
     /// Who wrote to pieces that are not verified. Held while bytes of one are written, so that
     /// nobody writes to one that is: a stripe for every so many pieces.
     writing: [Mutex<HashMap<u32, Writers>>; STRIPES],
+    /// Held while the file is written to: the kernel lets one writer in at a time, and the others
+    /// spin until it is their turn.
+    disk: Mutex<()>,
     next_writer: AtomicU64,
 }
 
@@ -159,6 +162,7 @@ impl Part {
             have,
             path,
             writing: std::array::from_fn(|_| Mutex::default()),
+            disk: Mutex::default(),
             next_writer: AtomicU64::new(0),
         }
     }
@@ -243,6 +247,7 @@ impl PieceWriter {
             *writers = Writers::Several;
         }
         let piece = self.part.layout.range(self.index);
+        let _turn = self.part.disk.lock();
         if self.at == piece.start {
             reserve(&self.part.file, &piece)?;
         }

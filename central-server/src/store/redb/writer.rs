@@ -39,6 +39,8 @@ const QUEUE_KIB: u32 = 128 << 10;
 const COMMIT_RECORDS: usize = 8_192;
 /// Changes after which a transaction takes no more.
 const COMMIT_COMMANDS: usize = 4_096;
+/// How nice the thread is, as in `nice(1)`.
+const WRITER_NICE: i32 = 10;
 /// How often readers may ask whether the engine still works.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often a failing commit is told that is not the file's fault.
@@ -154,7 +156,10 @@ impl Writer {
         };
         let thread = std::thread::Builder::new()
             .name("store writer".into())
-            .spawn(move || committer.run(receiver))?;
+            .spawn(move || {
+                give_way();
+                committer.run(receiver);
+            })?;
         Ok(Self {
             queue: Mutex::new(Some(sender)),
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
@@ -250,6 +255,15 @@ impl Drop for Writer {
             // A panic of the thread has been printed; there is nobody to tell.
             let _ = thread.join();
         }
+    }
+}
+
+/// Lets the threads that answer lookups go first where there are not processors for all. What the
+/// thread has no time for, waits in its queue, which pushes back.
+fn give_way() {
+    use rustix::{process::setpriority_process, thread::gettid};
+    if let Err(error) = setpriority_process(Some(gettid()), WRITER_NICE) {
+        log::debug!("the store writer does not give way: {error}");
     }
 }
 

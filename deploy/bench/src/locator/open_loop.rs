@@ -3,18 +3,17 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
+use anyhow::Context as _;
 use tokio::{
-    task::JoinHandle,
+    sync::oneshot,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use vecino_grpc::v1::{LocateRequest, directory_client::DirectoryClient, locate_request::By};
 
 use super::records;
@@ -68,16 +67,12 @@ impl Outcome {
     }
 }
 
-/// Lookups that go on until it is dropped.
+/// Lookups that go on until it is dropped, on a thread of their own: what else the benchmark does
+/// keeps none of them waiting.
 pub(crate) struct OpenLoop {
     outcome: Arc<Mutex<Outcome>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for OpenLoop {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    /// Ends the thread when it is dropped.
+    _running: oneshot::Sender<()>,
 }
 
 impl OpenLoop {
@@ -87,31 +82,28 @@ impl OpenLoop {
         rate: u64,
         choose: impl Fn() -> u64 + Send + 'static,
     ) -> anyhow::Result<Self> {
-        let channels = locators
-            .iter()
-            .cycle()
-            .take(CONNECTIONS.max(locators.len()));
-        let channels: Vec<_> = channels.map(channel).collect::<Result<_, _>>()?;
+        let count = CONNECTIONS.max(locators.len());
+        let locators: Vec<_> = locators.iter().copied().cycle().take(count).collect();
         let outcome = Arc::new(Mutex::new(Outcome::default()));
         let shared = outcome.clone();
-        let task = tokio::spawn(async move {
-            let next = AtomicUsize::new(0);
-            let mut ticks = interval(TICK);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-            let began = ticks.tick().await;
-            let mut asked = 0;
-            loop {
-                let now = ticks.tick().await;
-                let due = (now - began).as_micros() as u64 * rate / 1_000_000;
-                for _ in asked..due {
-                    let channel = next.fetch_add(1, Ordering::Relaxed) % channels.len();
-                    let lookup = ask(channels[channel].clone(), choose(), now, shared.clone());
-                    tokio::spawn(lookup);
+        let (running, ended) = oneshot::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let run = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = ask_all(&locators, rate, choose, shared) => {}
+                    _ = ended => {}
                 }
-                asked = due;
-            }
-        });
-        Ok(Self { outcome, task })
+            });
+        };
+        let named = thread::Builder::new().name("lookups".to_owned());
+        named.spawn(run).context("no thread for the lookups")?;
+        Ok(Self {
+            outcome,
+            _running: running,
+        })
     }
 
     /// What became of the lookups since the last call.
@@ -131,9 +123,34 @@ impl OpenLoop {
     }
 }
 
-fn channel(addr: &SocketAddr) -> anyhow::Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{addr}"))?;
-    Ok(endpoint.tcp_nodelay(true).connect_lazy())
+/// Asks for ever.
+async fn ask_all(
+    locators: &[SocketAddr],
+    rate: u64,
+    choose: impl Fn() -> u64,
+    outcome: Arc<Mutex<Outcome>>,
+) {
+    let channels: Vec<_> = locators.iter().map(channel).collect();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let began = ticks.tick().await;
+    let mut asked = 0_u64;
+    loop {
+        let now = ticks.tick().await;
+        let due = (now - began).as_micros() as u64 * rate / 1_000_000;
+        while asked < due {
+            let channel = &channels[asked as usize % channels.len()];
+            tokio::spawn(ask(channel.clone(), choose(), now, outcome.clone()));
+            asked += 1;
+        }
+    }
+}
+
+fn channel(addr: &SocketAddr) -> Channel {
+    let uri = format!("http://{addr}")
+        .parse()
+        .expect("an address makes a URL");
+    Channel::builder(uri).tcp_nodelay(true).connect_lazy()
 }
 
 async fn ask(channel: Channel, number: u64, due: Instant, outcome: Arc<Mutex<Outcome>>) {

@@ -122,6 +122,32 @@ pub struct LocateQuery {
     pub fresh: bool,
 }
 
+/// `POST /v1/neighbour/locate-many`: the answer is a line of JSON, [`LocatedOne`], for each, in the
+/// order in which they are known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocateMany {
+    /// 1 to 32.
+    pub queries: Vec<LocateQuery>,
+}
+
+impl LocateMany {
+    /// Most queries of one request.
+    pub const MAX: usize = 32;
+}
+
+/// One of the answers to [`LocateMany`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LocatedOne {
+    /// The query's place in the request, from 0.
+    pub query: u32,
+    /// What was found; empty when nobody holds it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Variant>,
+    /// Why nothing could be looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
 /// `POST /v1/neighbour/search`; the same fields are the query string of `GET /v1/search`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SearchQuery {

@@ -26,6 +26,8 @@ pub const PEERS: &str = "/v1/peers";
 pub const SESSION: &str = "/v1/session";
 /// `POST` on a neighbour: look up for another peer.
 pub const NEIGHBOUR_LOCATE: &str = "/v1/neighbour/locate";
+/// Several lookups for another peer in one request.
+pub const NEIGHBOUR_LOCATE_MANY: &str = "/v1/neighbour/locate-many";
 /// `POST` on a neighbour: search for another peer.
 pub const NEIGHBOUR_SEARCH: &str = "/v1/neighbour/search";
 /// `POST` on a neighbour: who could take a copy, for another peer.

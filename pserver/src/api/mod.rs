@@ -94,6 +94,10 @@ pub fn routes(app: &mut ServiceConfig) {
     }
     let peers = [
         resource(route::NEIGHBOUR_LOCATE, [post().to(neighbour::locate)]),
+        resource(
+            route::NEIGHBOUR_LOCATE_MANY,
+            [post().to(neighbour::locate_many)],
+        ),
         resource(route::NEIGHBOUR_SEARCH, [post().to(neighbour::search)]),
         resource(route::NEIGHBOUR_PLACE, [post().to(neighbour::place)]),
         resource(route::NEIGHBOUR_REACH, [post().to(neighbour::reach)]),

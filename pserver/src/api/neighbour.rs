@@ -1,14 +1,25 @@
 //! `/v1/neighbour`: what this peer does for those whose neighbour it is.
 
+use std::convert::Infallible;
+
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::{
+    StreamExt,
+    stream::{self, FuturesUnordered},
+};
 use vecino_rest::{
     Kind, PeerId,
-    body::{LocateQuery, Located, PlaceQuery, Placed, SearchPage, SearchQuery},
+    body::{
+        LocateMany, LocateQuery, Located, LocatedOne, PlaceQuery, Placed, SearchPage, SearchQuery,
+    },
     doctor::{ReachQuery, Reached},
 };
 
 use super::{context::Worker, error::ApiError, request};
 
+/// The media type of a line of JSON for each answer.
+const JSON_LINES: &str = "application/x-ndjson";
 /// Most peers that can be asked for to take a copy.
 const MAX_PLACES: u32 = 16;
 
@@ -19,16 +30,68 @@ pub async fn locate(
 ) -> Result<web::Json<Located>, ApiError> {
     let query: LocateQuery =
         request::json(&mut payload, r#"{"name": NAME} or {"digest": DIGEST}"#).await?;
+    check(&query)?;
+    let variants = worker.shared.inbound.locate(query).await?;
+    Ok(web::Json(Located {
+        variants: variants.to_vec(),
+    }))
+}
+
+fn check(query: &LocateQuery) -> Result<(), ApiError> {
     if query.name.is_some() == query.digest.is_some() {
         return Err(ApiError::new(
             Kind::BadRequest,
             "give either name or digest",
         ));
     }
-    let variants = worker.shared.inbound.locate(query).await?;
-    Ok(web::Json(Located {
-        variants: variants.to_vec(),
-    }))
+    Ok(())
+}
+
+/// `POST /v1/neighbour/locate-many`: what is known at the same time goes out together.
+pub async fn locate_many(
+    mut payload: web::Payload,
+    worker: web::Data<Worker>,
+) -> Result<HttpResponse, ApiError> {
+    let LocateMany { queries } =
+        request::json(&mut payload, r#"{"queries": [{"name": NAME}, ...]}"#).await?;
+    let count = queries.len();
+    if !(1..=LocateMany::MAX).contains(&count) {
+        let detail = format!("{count} queries: expected 1 to {}", LocateMany::MAX);
+        return Err(ApiError::new(Kind::BadRequest, detail));
+    }
+    let shared = worker.shared.clone();
+    let answers = (0..).zip(queries).map(|(number, query)| {
+        let shared = shared.clone();
+        async move {
+            let located = match check(&query) {
+                Ok(()) => shared.inbound.locate(query).await.map_err(ApiError::from),
+                Err(error) => Err(error),
+            };
+            let (variants, problem) = match located {
+                Ok(variants) => (variants.to_vec(), None),
+                Err(error) => (Vec::new(), Some(error.into_problem())),
+            };
+            LocatedOne {
+                query: number,
+                variants,
+                problem,
+            }
+        }
+    });
+    let answers: FuturesUnordered<_> = answers.collect();
+    let mut lines = answers.ready_chunks(count).map(|answers| {
+        let mut lines = Vec::new();
+        for answer in answers {
+            serde_json::to_writer(&mut lines, &answer).expect("an answer is plain data");
+            lines.push(b'\n');
+        }
+        Ok::<_, Infallible>(Bytes::from(lines))
+    });
+    // The head goes out with the first of them.
+    let first = lines.next().await;
+    Ok(HttpResponse::Ok()
+        .content_type(JSON_LINES)
+        .streaming(stream::iter(first).chain(lines)))
 }
 
 /// `POST /v1/neighbour/search`.

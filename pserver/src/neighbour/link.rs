@@ -16,7 +16,7 @@ use crate::events::Events;
 
 /// A neighbour that failed is tried last for so long.
 const TRIED_LAST_FOR: Duration = Duration::from_secs(3);
-/// A neighbour that knew only the first system's contract is tried with ours again after so long.
+/// What a neighbour did not know of our contract, or all of it, is tried again after so long.
 const FIRST_SYSTEM_FOR: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
@@ -24,6 +24,7 @@ struct State {
     /// When it was tried last, and how that ended.
     last: Option<(Instant, Result<Duration, String>)>,
     first_system_until: Option<Instant>,
+    one_at_a_time_until: Option<Instant>,
 }
 
 /// A link to a neighbour.
@@ -94,6 +95,18 @@ impl Link {
     pub fn is_first_system(&self, now: Instant) -> bool {
         self.state()
             .first_system_until
+            .is_some_and(|until| now < until)
+    }
+
+    /// It takes no two lookups in one request.
+    pub fn takes_one_at_a_time(&self, now: Instant) {
+        self.state().one_at_a_time_until = Some(now + FIRST_SYSTEM_FOR);
+    }
+
+    /// Whether it is known to take no two lookups in one request.
+    pub fn is_one_at_a_time(&self, now: Instant) -> bool {
+        self.state()
+            .one_at_a_time_until
             .is_some_and(|until| now < until)
     }
 

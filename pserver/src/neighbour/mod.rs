@@ -5,6 +5,7 @@
 
 pub mod checkup;
 pub mod examine;
+mod gathered;
 pub mod inbound;
 pub mod link;
 pub mod outbound;

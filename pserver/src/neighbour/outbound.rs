@@ -5,17 +5,18 @@
 
 use std::{
     io,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use awc::{
-    Client,
-    error::{ConnectError, SendRequestError},
+    Client, ClientResponse,
+    error::{ConnectError, PayloadError, SendRequestError},
     http::{StatusCode, header},
 };
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::{Stream, future::join_all};
 use serde::Serialize;
 use vecino_rest::{
     Kind, Name, Problem,
@@ -25,6 +26,7 @@ use vecino_rest::{
 };
 
 use super::{
+    gathered::Gathered,
     link::{Link, Links},
     searched::Searched,
 };
@@ -35,10 +37,10 @@ use crate::{
 };
 
 /// How long a neighbour may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(6);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 const _: () = assert!(LOCATE_WITHIN.as_millis() < ANSWER_WITHIN.as_millis());
 /// Largest answer, in bytes.
-const MAX_ANSWER: usize = 8 << 20;
+pub(super) const MAX_ANSWER: usize = 8 << 20;
 /// Providers of one content that are taken from an answer: what a neighbour tells at most.
 const MAX_PROVIDERS: usize = 64;
 /// Peers that are asked for to take copies: as many as there can be, so that some may fail.
@@ -71,6 +73,10 @@ pub enum OutboundError {
     BadQuery(String),
 }
 
+/// A body that comes in.
+pub(super) trait Body: Stream<Item = Result<Bytes, PayloadError>> + Unpin {}
+impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Body for S {}
+
 /// What came of asking one neighbour.
 pub(super) enum Reply<T> {
     Answer(T),
@@ -89,6 +95,7 @@ pub(super) enum Reply<T> {
 pub struct Outbound {
     client: Client,
     pub(super) links: Arc<Links>,
+    pub(super) gathered: Rc<Gathered>,
     searched: Arc<Searched>,
     metrics: Arc<Metrics>,
 }
@@ -104,6 +111,7 @@ impl Outbound {
         Self {
             client,
             links,
+            gathered: Rc::default(),
             searched,
             metrics,
         }
@@ -143,12 +151,9 @@ impl Outbound {
         }
         let ask = async |link: &Link| {
             if !link.is_first_system(Instant::now()) {
-                match self.post(link, route::NEIGHBOUR_LOCATE, query).await {
+                match self.locate_together(link, query).await {
                     Reply::FirstSystem => link.speaks_first_system(Instant::now()),
-                    Reply::Answer(body) => {
-                        return parse(&body, |located: Located| understood(located.variants));
-                    }
-                    other => return other.without_answer(),
+                    other => return other,
                 }
             }
             let Some(name) = &query.name else {
@@ -271,6 +276,18 @@ impl Outbound {
         }
     }
 
+    /// One lookup in one request.
+    pub(super) async fn locate_alone(
+        &self,
+        link: &Link,
+        query: &LocateQuery,
+    ) -> Reply<Vec<Variant>> {
+        match self.post(link, route::NEIGHBOUR_LOCATE, query).await {
+            Reply::Answer(body) => parse(&body, |located: Located| understood(located.variants)),
+            other => other.without_answer(),
+        }
+    }
+
     async fn post(&self, link: &Link, path: &str, body: &impl Serialize) -> Reply<Bytes> {
         match self.send(link, path, body).await {
             Ok(answer) => answer.understood(),
@@ -285,26 +302,21 @@ impl Outbound {
         path: &str,
         body: &impl Serialize,
     ) -> Result<RawAnswer, String> {
+        RawAnswer::read(self.begin(link, path, body).await?).await
+    }
+
+    /// The beginning of an answer, whatever it says; the error says why there is none.
+    pub(super) async fn begin<Q: Serialize>(
+        &self,
+        link: &Link,
+        path: &str,
+        body: &Q,
+    ) -> Result<ClientResponse<impl Body + use<Q>>, String> {
         let request = self
             .client
             .post(format!("{}{path}", link.url()))
             .timeout(ANSWER_WITHIN);
-        let mut response = match request.send_json(body).await {
-            Ok(response) => response,
-            Err(error) => return Err(why(&error)),
-        };
-        // awc bounds the time to the headers only.
-        let read = tokio::time::timeout(ANSWER_WITHIN, response.body().limit(MAX_ANSWER)).await;
-        let body = match read {
-            Ok(Ok(body)) => body,
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err("its answer does not end".to_owned()),
-        };
-        Ok(RawAnswer {
-            status: response.status(),
-            headers: response.headers().clone(),
-            body,
-        })
+        request.send_json(body).await.map_err(|error| why(&error))
     }
 }
 
@@ -316,6 +328,22 @@ pub(super) struct RawAnswer {
 }
 
 impl RawAnswer {
+    /// All of an answer that has begun.
+    pub(super) async fn read(mut response: ClientResponse<impl Body>) -> Result<Self, String> {
+        // awc bounds the time to the headers only.
+        let read = tokio::time::timeout(ANSWER_WITHIN, response.body().limit(MAX_ANSWER)).await;
+        let body = match read {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("its answer does not end".to_owned()),
+        };
+        Ok(Self {
+            status: response.status(),
+            headers: response.headers().clone(),
+            body,
+        })
+    }
+
     /// What a peer of our contract says is wrong.
     pub(super) fn problem(&self) -> Option<Problem> {
         let media_type = self.headers.get(header::CONTENT_TYPE)?;
@@ -333,12 +361,7 @@ impl RawAnswer {
             return Reply::Answer(self.body);
         }
         match self.problem() {
-            Some(problem) => match problem.kind() {
-                Some(Kind::BadRequest | Kind::BadName) => Reply::BadQuery(problem.detail),
-                Some(Kind::NotSupported) => Reply::NotSupported,
-                Some(Kind::LookupFailed | Kind::Busy) => Reply::CannotLookUp,
-                _ => Reply::Failed(format!("it answered {status}")),
-            },
+            Some(problem) => Reply::of_problem(problem),
             // A route that it has not, or a method; anything else may pass.
             None if matches!(status.as_u16(), 404 | 405 | 501) => Reply::FirstSystem,
             None => Reply::Failed(format!("it answered {status}")),
@@ -370,21 +393,31 @@ fn why(error: &SendRequestError) -> String {
 }
 
 impl<T> Reply<T> {
+    /// What a problem means that a neighbour tells.
+    pub(super) fn of_problem(problem: Problem) -> Self {
+        match problem.kind() {
+            Some(Kind::BadRequest | Kind::BadName) => Self::BadQuery(problem.detail),
+            Some(Kind::NotSupported) => Self::NotSupported,
+            Some(Kind::LookupFailed | Kind::Busy) => Self::CannotLookUp,
+            _ => Self::Failed(format!("it answered {}", problem.status)),
+        }
+    }
+
     /// The same reply of another type, when it is not an answer.
-    fn without_answer<U>(self) -> Reply<U> {
+    pub(super) fn without_answer<U>(&self) -> Reply<U> {
         match self {
             Self::Answer(_) | Self::FirstSystem => Reply::FirstSystem,
             Self::CannotLookUp => Reply::CannotLookUp,
-            Self::BadQuery(why) => Reply::BadQuery(why),
+            Self::BadQuery(why) => Reply::BadQuery(why.clone()),
             Self::NotSupported => Reply::NotSupported,
-            Self::Failed(why) => Reply::Failed(why),
+            Self::Failed(why) => Reply::Failed(why.clone()),
         }
     }
 }
 
 /// What a neighbour tells is as hostile as anything else from outside: providers that are not
 /// where a provider may be are left out.
-fn understood(mut variants: Vec<Variant>) -> Vec<Variant> {
+pub(super) fn understood(mut variants: Vec<Variant>) -> Vec<Variant> {
     for variant in &mut variants {
         variant
             .providers

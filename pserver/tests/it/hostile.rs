@@ -209,6 +209,10 @@ async fn hostile_names_in_bodies_are_refused_on_every_route() {
             ("/connect", format!(r#"{{"body":[{name}]}}"#)),
             ("/pedirRecurso", format!(r#"{{"body":{name}}}"#)),
             ("/v1/neighbour/locate", format!(r#"{{"name":{name}}}"#)),
+            (
+                "/v1/neighbour/locate-many",
+                format!(r#"{{"queries":[{{"name":{name}}}]}}"#),
+            ),
             ("/v1/downloads", format!(r#"{{"name":{name}}}"#)),
         ] {
             let response = own.send(&Request::json(path, body.clone())).await;
@@ -259,6 +263,7 @@ async fn broken_bodies_are_refused_and_said_so() {
         "/connect",
         "/pedirRecurso",
         "/v1/neighbour/locate",
+        "/v1/neighbour/locate-many",
         "/v1/downloads",
         "/v1/neighbour/search",
     ] {

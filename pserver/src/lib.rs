@@ -19,6 +19,7 @@ pub mod open_files;
 pub mod server;
 pub mod summary;
 pub mod upload;
+pub mod welcome;
 
 pub use config::Config;
 pub use server::Server;

@@ -1,7 +1,7 @@
 //! `/v1/blobs`: content by digest, for other peers and for any HTTP client. What is being fetched
 //! is given out as well, as far as it is verified.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, ops::Range, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -40,23 +40,27 @@ fn not_held(digest: &Digest) -> ApiError {
     ApiError::new(Kind::NotFound, format!("this peer does not hold {digest}"))
 }
 
-/// Waits for a slot to send `bytes` of `what` in; a `HEAD` needs none.
+/// Waits for a slot to send `range` of a content in; a `HEAD` needs none.
 async fn slot(
     request: &HttpRequest,
     worker: &Worker,
-    what: What,
-    bytes: u64,
+    digest: Digest,
+    range: &Range<u64>,
 ) -> Result<Slot, ApiError> {
     let bytes = if *request.method() == Method::HEAD {
         0
     } else {
-        bytes
+        range.end - range.start
+    };
+    let what = What {
+        digest,
+        offsets: vec![range.start],
     };
     let asker = request
         .peer_addr()
         .map_or(IpAddr::from([0, 0, 0, 0]), |addr| addr.ip());
     let slot = worker.shared.slots.take(asker, what, bytes).await;
-    slot.map_err(|Busy| busy())
+    slot.map(|(slot, _)| slot).map_err(|Busy| busy())
 }
 
 /// No slot became free in time.
@@ -89,7 +93,7 @@ pub async fn get(
             Prepared::Answered(response) => Ok(response),
             Prepared::Body(builder, range) => {
                 let length = range.end - range.start;
-                let slot = slot(&request, &worker, (digest, range.start), length).await?;
+                let slot = slot(&request, &worker, digest, &range).await?;
                 let (shared, bytes) = (&worker.shared, file.stream(range));
                 Ok(respond::body(builder, length, shared, bytes, Some(slot)))
             }
@@ -114,7 +118,7 @@ pub async fn get(
                 ));
             }
             let length = range.end - range.start;
-            let slot = slot(&request, &worker, (digest, range.start), length).await?;
+            let slot = slot(&request, &worker, digest, &range).await?;
             let bytes = job.verified_stream(range);
             let shared = &worker.shared;
             Ok(respond::body(builder, length, shared, bytes, Some(slot)))

@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use super::bits::Bits;
+use crate::welcome::Welcome;
 
 /// Pieces right before a reader that go in order.
 const NEAR: u32 = 4;
@@ -141,6 +142,24 @@ impl Picker {
         Some(run)
     }
 
+    /// The pieces that the provider might as well send instead of `piece`, which it was given
+    /// alone; none where a reader waits for its pieces in order.
+    pub fn welcome(&self, offer: &Offer<'_>, wants: &[Want], piece: u32) -> Option<Welcome> {
+        let is_in_order = |want: &Want| {
+            let near = want.pieces.start.saturating_add(NEAR);
+            want.in_order && (offer.copies.is_empty() || (want.pieces.start..near).contains(&piece))
+        };
+        if wants.iter().any(is_in_order) {
+            return None;
+        }
+        let copies = offer.copies_of(piece);
+        let others = wants.iter().flat_map(|want| want.pieces.clone());
+        let others = others.filter(|&other| {
+            self.is(other) && offer.holds(other) && offer.copies_of(other) <= copies
+        });
+        Welcome::near(piece, others)
+    }
+
     /// The missing piece that a reader in order would wait for first.
     fn next_in_order(&self, offer: &Offer<'_>, wants: &[Want]) -> Option<u32> {
         let near = wants.iter().filter(|want| want.in_order);
@@ -194,6 +213,19 @@ impl Picker {
             }
             _ => false,
         }
+    }
+
+    /// `provider` sends `to` where it was to send `from`; `false`, and nothing changes, when `to`
+    /// is verified or sent by as many as may.
+    pub fn moved(&mut self, from: u32, to: u32, provider: ProviderNo) -> bool {
+        let state = match self.state(to) {
+            State::Missing => State::InFlight(provider, None),
+            State::InFlight(one, None) if one != provider => State::InFlight(one, Some(provider)),
+            _ => return from == to,
+        };
+        self.states[to as usize] = state;
+        self.released(from, provider);
+        true
     }
 
     /// `provider` sends `piece` no more.
@@ -330,6 +362,48 @@ mod tests {
     }
 
     #[test]
+    fn what_is_as_rare_is_as_welcome_unless_a_reader_waits() {
+        let picker = Picker::new(&[false, true, false, false, false, false, false, false]);
+        let has = Bits::of((0..8).map(|piece| piece != 5));
+        let offer = Offer {
+            has: Some(&has),
+            copies: &[0, 0, 1, 0, 2, 0, 0, 1],
+            ..all(1)
+        };
+        let welcome = |wants: &[Want], piece| {
+            let welcome = picker.welcome(&offer, wants, piece);
+            welcome.map(|welcome| welcome.pieces().collect::<Vec<_>>())
+        };
+        assert_eq!(welcome(&[any_order(0..8)], 0), Some(vec![3, 6]));
+        assert_eq!(welcome(&[any_order(0..8)], 2), Some(vec![0, 3, 6, 7]));
+        assert_eq!(welcome(&[any_order(0..4)], 0), Some(vec![3]));
+        assert_eq!(welcome(&[any_order(0..1)], 0), None);
+        // Near a reader pieces come in order, and where nobody else is known, all of them.
+        assert_eq!(welcome(&[in_order(0..8)], 3), None);
+        assert_eq!(welcome(&[in_order(0..8)], 6), Some(vec![0, 3]));
+        let alone = Picker::welcome(&picker, &all(1), &[in_order(0..8)], 6);
+        assert_eq!(alone, None);
+    }
+
+    #[test]
+    fn a_provider_that_sends_another_piece_leaves_the_first_one_missing() {
+        let mut picker = Picker::new(&[false; 4]);
+        let wants = [any_order(0..4)];
+        assert_eq!(picker.pick(&all(1), &wants, 0), Some(0..1));
+        assert!(picker.moved(0, 2, 1) && picker.moved(2, 2, 1));
+        assert_eq!(picker.state(0), State::Missing);
+        assert_eq!(picker.state(2), State::InFlight(1, None));
+        // Another one sends it already: both do; a third one may not.
+        assert_eq!(picker.pick(&all(2), &wants, 0), Some(0..1));
+        assert_eq!(picker.pick(&all(3), &wants, 1), Some(1..2));
+        assert!(picker.moved(0, 2, 2) && !picker.moved(1, 2, 3));
+        assert_eq!(picker.state(2), State::InFlight(1, Some(2)));
+        assert_eq!(picker.state(1), State::InFlight(3, None));
+        assert!(picker.verified(2) && !picker.moved(1, 2, 3));
+        assert_eq!(picker.state(1), State::InFlight(3, None));
+    }
+
+    #[test]
     fn neighbours_are_joined_as_far_as_the_provider_has_them() {
         let mut picker = Picker::new(&[false; 16]);
         let has = Bits::of((0..16).map(|piece| piece != 6));
@@ -362,6 +436,7 @@ mod tests {
         Delivered,
         Failed(u32),
         Late,
+        Moved(u32),
         Lost,
     }
 
@@ -370,6 +445,7 @@ mod tests {
             4 => Just(Fate::Delivered),
             2 => (0..4u32).prop_map(Fate::Failed),
             2 => Just(Fate::Late),
+            2 => any::<u32>().prop_map(Fate::Moved),
             1 => Just(Fate::Lost),
         ]
     }
@@ -427,6 +503,17 @@ mod tests {
                         for piece in late {
                             if !lost[who] && has.is_none_or(|has| has.get(piece)) && picker.take_over(piece, who as u32) {
                                 flights.entry(who).or_default().push(piece..piece + 1);
+                            }
+                        }
+                    }
+                    Fate::Moved(to) => {
+                        let to = to % count;
+                        for run in flights.get_mut(&who).into_iter().flatten() {
+                            let from = run.start;
+                            if run.len() == 1 && has.is_none_or(|has| has.get(to)) && picker.moved(from, to, who as u32) {
+                                *run = to..to + 1;
+                                prop_assert!(picker.senders(to).any(|no| no == who as u32));
+                                prop_assert!(from == to || picker.senders(from).all(|no| no != who as u32));
                             }
                         }
                     }

@@ -40,7 +40,11 @@ use super::{
     provider_url::{self, Resolver},
     roster::Fault,
 };
-use crate::{content::verify, limit::Limiter};
+use crate::{
+    content::verify,
+    limit::Limiter,
+    welcome::{self, Welcome},
+};
 
 /// How long a provider may take to begin its answer, connecting included.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -261,7 +265,7 @@ impl Source {
         client: &HttpClient,
         url: &PeerUrl,
         path: &str,
-        range: Option<&Range<u64>>,
+        range: Option<(&Range<u64>, Option<&Welcome>)>,
         within: Duration,
     ) -> Result<Response<HyperBody>, Fault> {
         let failed = |why: String| Fault::Failed(why);
@@ -271,9 +275,12 @@ impl Source {
             header::USER_AGENT,
             concat!("vecino/", env!("CARGO_PKG_VERSION")),
         );
-        if let Some(range) = range {
+        if let Some((range, welcome)) = range {
             let value = format!("bytes={}-{}", range.start, range.end - 1);
             request = request.header(header::RANGE, value);
+            if let Some(welcome) = welcome {
+                request = request.header(welcome::HEADER, welcome.to_header());
+            }
         }
         let request = request
             .body(Empty::new())
@@ -386,9 +393,22 @@ impl Source {
         layout: &Layout,
         run: &Range<u32>,
     ) -> Result<Incoming, Fault> {
-        let bytes = layout.range(run.start).start..layout.range(run.end - 1).end;
+        let one_of = self.one_of(url, digest, layout, run, None).await;
+        one_of.map(|(incoming, _)| incoming)
+    }
+
+    /// The bytes of the pieces in `run`, or of one that is as welcome; and the first piece of them.
+    pub async fn one_of(
+        &self,
+        url: &PeerUrl,
+        digest: &Digest,
+        layout: &Layout,
+        run: &Range<u32>,
+        welcome: Option<&Welcome>,
+    ) -> Result<(Incoming, u32), Fault> {
+        let mut bytes = layout.range(run.start).start..layout.range(run.end - 1).end;
         let whole = bytes == (0..layout.size());
-        let range = (!whole).then_some(&bytes);
+        let range = (!whole).then_some((&bytes, welcome));
         let response = self
             .get(
                 &self.content,
@@ -403,13 +423,24 @@ impl Source {
         } else {
             StatusCode::PARTIAL_CONTENT
         };
+        let sent = sent_range(&response);
         let incoming = refuse_unless(response, expected, self.limit.clone())?;
+        let mut first = run.start;
+        if let (Some(welcome), Some(sent)) = (welcome, sent)
+            && sent != bytes
+        {
+            first = layout.piece_at(sent.start);
+            if !welcome.has(first) || layout.range(first) != sent {
+                return Err(Fault::Wrong(format!("bytes {sent:?}, which nobody wanted")));
+            }
+            bytes = sent;
+        }
         match incoming.length {
             Some(length) if length != bytes.end - bytes.start => Err(Fault::Wrong(format!(
                 "{length} bytes where the content has {}",
                 bytes.end - bytes.start
             ))),
-            _ => Ok(incoming),
+            _ => Ok((incoming, first)),
         }
     }
 
@@ -422,6 +453,15 @@ impl Source {
             .await?;
         refuse_unless(response, StatusCode::OK, self.limit.clone())
     }
+}
+
+/// The bytes that an answer says it has, if it does.
+fn sent_range(response: &Response<HyperBody>) -> Option<Range<u64>> {
+    let range = response.headers().get(header::CONTENT_RANGE)?;
+    let range = range.to_str().ok()?.strip_prefix("bytes ")?;
+    let (first, last) = range.split_once('/')?.0.split_once('-')?;
+    let last: u64 = last.parse().ok()?;
+    Some(first.parse().ok()?..last.checked_add(1)?)
 }
 
 /// The body of an answer with the expected status.

@@ -9,7 +9,10 @@ use std::ops::Range;
 
 use vecino_rest::{Digest, problem, route};
 
-use crate::api::error::RETRY_AFTER;
+use crate::{
+    api::error::RETRY_AFTER,
+    welcome::{self, Welcome},
+};
 
 /// Longest head that is read here.
 pub const MAX_HEAD: usize = 4096;
@@ -32,6 +35,8 @@ pub struct BlobRequest {
     pub digest: Digest,
     /// The text of `Range`, if there is one.
     pub range: Option<String>,
+    /// The pieces that would be as welcome.
+    pub welcome: Option<Welcome>,
     /// Bytes of the head.
     pub length: usize,
     /// Whether the connection ends with the answer.
@@ -61,7 +66,7 @@ pub fn parse(bytes: &[u8]) -> Option<BlobRequest> {
         .strip_prefix(route::BLOBS)?
         .strip_prefix('/')?;
     let digest: Digest = digest.parse().ok()?;
-    let (mut range, mut closes) = (None, false);
+    let (mut range, mut welcome, mut closes) = (None, None, false);
     for header in request.headers {
         let name = header.name.to_ascii_lowercase();
         let value = std::str::from_utf8(header.value).ok()?;
@@ -69,6 +74,7 @@ pub fn parse(bytes: &[u8]) -> Option<BlobRequest> {
             "range" if range.is_none() => range = Some(value.to_owned()),
             "connection" if value.eq_ignore_ascii_case("close") => closes = true,
             "connection" if !value.eq_ignore_ascii_case("keep-alive") => return None,
+            welcome::HEADER => welcome = Welcome::parse(value),
             name if HARMLESS.contains(&name) => {}
             _ => return None,
         }
@@ -76,6 +82,7 @@ pub fn parse(bytes: &[u8]) -> Option<BlobRequest> {
     Some(BlobRequest {
         digest,
         range,
+        welcome,
         length,
         closes,
     })
@@ -141,6 +148,19 @@ mod tests {
         assert_eq!((parsed.length, parsed.closes), (text.len(), false));
         let closing = request("Connection: close\r\n");
         assert!(parse(closing.as_bytes()).is_some_and(|parsed| parsed.closes));
+    }
+
+    #[test]
+    fn what_would_be_as_welcome_is_read_where_it_can_be() {
+        let welcome = |headers: &str| {
+            let parsed = parse(request(headers).as_bytes()).expect("plain");
+            parsed.welcome.map(|welcome| welcome.to_header())
+        };
+        let range = "Range: bytes=0-9\r\n";
+        let read = welcome(&format!("{range}Vecino-Welcome: 3:81\r\n"));
+        assert_eq!(read.as_deref(), Some("3:81"));
+        assert_eq!(welcome(&format!("{range}Vecino-Welcome: all\r\n")), None);
+        assert_eq!(welcome(range), None);
     }
 
     #[test]

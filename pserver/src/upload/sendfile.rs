@@ -9,7 +9,7 @@
 //! chunk, and the connection ends in the middle then. The event loop never waits for the disk:
 //! what is not in the page cache is read on the blocking pool first.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc, time::Duration};
+use std::{fs::File, io, iter, ops::Range, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -24,11 +24,12 @@ use tokio::{
     task::spawn_blocking,
     time::timeout,
 };
-use vecino_rest::{Digest, Name};
+use vecino_rest::{Digest, Name, piece::Layout};
 
 use super::{
     Slots,
     head::{self, BlobRequest, MAX_HEAD},
+    slots::What,
 };
 use crate::{
     api::{
@@ -125,8 +126,16 @@ impl Sender {
             let Ok(asker) = stream.peer_addr() else {
                 return Next::Closed;
             };
-            let (what, bytes) = ((request.digest, range.start), range.end - range.start);
-            let Ok(slot) = self.slots.take(asker.ip(), what, bytes).await else {
+            let others = others(&request, &body, &range, size);
+            let what = What {
+                digest: request.digest,
+                offsets: iter::once(&range)
+                    .chain(&others)
+                    .map(|bytes| bytes.start)
+                    .collect(),
+            };
+            let bytes = range.end - range.start;
+            let Ok((slot, offset)) = self.slots.take(asker.ip(), what, bytes).await else {
                 match refuse(&mut stream, &request).await {
                     Ok(()) if !request.closes => {
                         silent = between;
@@ -138,6 +147,9 @@ impl Sender {
             if slot.is_waited_for() && is_gone(&stream) {
                 return Next::Closed;
             }
+            let mut others = others.into_iter();
+            let range = others.find(|other| other.start == offset).unwrap_or(range);
+            log::debug!("sends {offset} to {asker}");
             let answered = self
                 .answer(&mut stream, &request, &body, &name, range, size)
                 .await;
@@ -217,6 +229,26 @@ impl Sender {
         }
         body.check()
     }
+}
+
+/// The pieces that are as welcome as the one that is asked for, as far as they are held.
+fn others(request: &BlobRequest, body: &Body, range: &Range<u64>, size: u64) -> Vec<Range<u64>> {
+    let (Some(welcome), Some(layout)) = (&request.welcome, Layout::of(size)) else {
+        return Vec::new();
+    };
+    let asked = layout.piece_at(range.start);
+    if layout.range(asked) != *range {
+        return Vec::new();
+    }
+    let others = welcome.pieces().filter(|&piece| piece != asked);
+    others
+        .take_while(|&piece| piece < layout.pieces())
+        .map(|piece| layout.range(piece))
+        .filter(|bytes| match body {
+            Body::Held(_) => true,
+            Body::Coming(job, _) => job.holds(bytes),
+        })
+        .collect()
 }
 
 impl Body {

@@ -2,13 +2,14 @@
 //! fast; fair among those who ask.
 //!
 //! Invariants: of those who wait, the one whose asker has the fewest slots goes first, of equals
-//! the one who wants what was not sent lately, of equals the one who came first. So a crowd gets
-//! different pieces, which its members then have from each other; nobody is passed over for longer
-//! than `PASSED_OVER_FOR`. A slot counts for `COUNTS_FOR` at most: who reads slowly holds nobody up.
-//! Who would wait for too long is told to come back.
+//! the one who takes what was sent least often, of equals the one who came first; of what it takes
+//! it gets what was sent least often. So a crowd gets different pieces, which its members then
+//! have from each other; nobody is passed over for longer than `PASSED_OVER_FOR`. A slot counts for
+//! `COUNTS_FOR` at most: who reads slowly holds nobody up. Who would wait for too long is told to
+//! come back.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -32,43 +33,81 @@ const FREE_BYTES: u64 = 256 << 10;
 const WAITS_FOR: Duration = Duration::from_secs(3);
 /// How long a slot counts.
 const COUNTS_FOR: Duration = Duration::from_secs(2);
-/// How long those go first who want what was not sent lately.
+/// How long those go first who take what was sent less often.
 const PASSED_OVER_FOR: Duration = Duration::from_secs(1);
-/// What was sent is remembered, so much of it.
-const MAX_SENT: usize = 1024;
+/// How often something was sent is remembered for so much of it.
+const MAX_SENT: usize = 4096;
 
 /// No slot became free in time: come back later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Busy;
 
-/// What is wanted: a content, from an offset on.
-pub type What = (Digest, u64);
+/// What is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct What {
+    /// Of which content.
+    pub digest: Digest,
+    /// From which offset on: any of these, the first one rather than another; at least one.
+    pub offsets: Vec<u64>,
+}
 
 #[derive(Debug)]
 struct Waiting {
     asker: IpAddr,
     what: What,
     since: Instant,
+    /// Those of the offsets that were sent least often, in their order, and how often that is.
+    rarest: Vec<u64>,
+    times: u32,
 }
 
-/// What was sent lately, or is being sent.
+impl Waiting {
+    /// `sent` may have changed at `offset`.
+    fn was_sent(&mut self, offset: u64, sent: &Sent) {
+        self.rarest.retain(|other| *other != offset);
+        if self.rarest.is_empty() {
+            (self.rarest, self.times) = sent.rarest(&self.what);
+        }
+    }
+}
+
+/// How often what was sent, or is being sent.
 #[derive(Debug, Default)]
 struct Sent {
-    all: HashSet<What>,
-    oldest_first: VecDeque<What>,
+    times: HashMap<(Digest, u64), u32>,
+    oldest_first: VecDeque<(Digest, u64)>,
 }
 
 impl Sent {
-    fn add(&mut self, what: What) {
-        if !self.all.insert(what) {
+    fn add(&mut self, digest: Digest, offset: u64) {
+        let times = self.times.entry((digest, offset)).or_default();
+        *times = times.saturating_add(1);
+        if *times > 1 {
             return;
         }
-        self.oldest_first.push_back(what);
+        self.oldest_first.push_back((digest, offset));
         if self.oldest_first.len() > MAX_SENT
             && let Some(oldest) = self.oldest_first.pop_front()
         {
-            self.all.remove(&oldest);
+            self.times.remove(&oldest);
         }
+    }
+
+    /// The offsets that were sent least often, and how often that is.
+    fn rarest(&self, what: &What) -> (Vec<u64>, u32) {
+        let (mut rarest, mut fewest) = (Vec::new(), u32::MAX);
+        for &offset in &what.offsets {
+            let times = self.times.get(&(what.digest, offset)).copied();
+            let times = times.unwrap_or(0);
+            if times < fewest {
+                fewest = times;
+                rarest.clear();
+            }
+            if times == fewest {
+                rarest.push(offset);
+            }
+        }
+        (rarest, fewest)
     }
 }
 
@@ -113,32 +152,45 @@ impl Queue {
             self.waiting.remove(&newest);
         }
         self.next += 1;
-        let waiting = Waiting { asker, what, since };
+        let (rarest, times) = self.sent.rarest(&what);
+        let waiting = Waiting {
+            asker,
+            what,
+            since,
+            rarest,
+            times,
+        };
         self.waiting.insert(self.next, waiting);
         Some(self.next)
     }
 
-    /// Gives `ticket` a slot when one is free and it is its turn; else when to look again, at the
-    /// latest.
-    fn try_take(&mut self, ticket: u64, now: Instant) -> Result<(), Option<Instant>> {
+    /// Gives `ticket` a slot when one is free and it is its turn, and says which offset is to be
+    /// sent; else when to look again, at the latest.
+    fn try_take(&mut self, ticket: u64, now: Instant) -> Result<u64, Option<Instant>> {
         if self.counting(now).count() >= SLOTS {
             let ends = self.counting(now).map(|(_, since)| *since + COUNTS_FOR);
             return Err(ends.min());
         }
         let turn = self.waiting.iter().min_by_key(|(ticket, waiting)| {
-            let was_sent = self.sent.all.contains(&waiting.what);
-            let is_passed_over = was_sent && now < waiting.since + PASSED_OVER_FOR;
-            (self.held_by(waiting.asker, now), is_passed_over, **ticket)
+            let may_be_passed_over = now < waiting.since + PASSED_OVER_FOR;
+            let times = if may_be_passed_over { waiting.times } else { 0 };
+            (self.held_by(waiting.asker, now), times, **ticket)
         });
-        match turn {
-            Some((&next, &Waiting { asker, what, .. })) if next == ticket => {
-                self.waiting.remove(&ticket);
-                self.taken.insert(ticket, (asker, now));
-                self.sent.add(what);
-                Ok(())
-            }
-            _ => Err(None),
+        if turn.is_none_or(|(next, _)| *next != ticket) {
+            return Err(None);
         }
+        let Some(served) = self.waiting.remove(&ticket) else {
+            return Err(None);
+        };
+        let (digest, offset) = (served.what.digest, served.rarest[0]);
+        self.taken.insert(ticket, (served.asker, now));
+        self.sent.add(digest, offset);
+        for waiting in self.waiting.values_mut() {
+            if waiting.what.digest == digest {
+                waiting.was_sent(offset, &self.sent);
+            }
+        }
+        Ok(offset)
     }
 }
 
@@ -169,18 +221,20 @@ impl Slots {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a slot in which `bytes` of `what` are sent to `asker`.
+    /// Waits for a slot in which `bytes` of `what` are sent to `asker`, from the offset on that
+    /// comes with it.
     pub async fn take(
         self: &Arc<Self>,
         asker: IpAddr,
         what: What,
         bytes: u64,
-    ) -> Result<Slot, Busy> {
+    ) -> Result<(Slot, u64), Busy> {
         if bytes <= FREE_BYTES {
-            return Ok(Slot {
+            let slot = Slot {
                 slots: self.clone(),
                 ticket: None,
-            });
+            };
+            return Ok((slot, what.offsets[0]));
         }
         let asker = one_of(asker);
         let entered = self.queue().enter(asker, what, Instant::now());
@@ -193,7 +247,7 @@ impl Slots {
             ticket: Some(ticket),
         };
         let deadline = Instant::now() + WAITS_FOR;
-        loop {
+        let offset = loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -203,7 +257,7 @@ impl Slots {
                     return Err(Busy);
                 }
                 match queue.try_take(ticket, Instant::now()) {
-                    Ok(()) => break,
+                    Ok(offset) => break offset,
                     Err(again) => again.map_or(deadline, |at| at.min(deadline)),
                 }
             };
@@ -213,10 +267,10 @@ impl Slots {
                 }
                 sleep_until(again.into()).await;
             }
-        }
+        };
         // There may be another one free.
         self.changed.notify_waiters();
-        Ok(slot)
+        Ok((slot, offset))
     }
 }
 
@@ -253,43 +307,96 @@ mod tests {
 
     /// What nobody else wants.
     fn other() -> What {
-        (Digest::of(b"a"), rand::random())
+        what([rand::random()])
+    }
+
+    fn what(offsets: impl Into<Vec<u64>>) -> What {
+        What {
+            digest: Digest::of(b"a"),
+            offsets: offsets.into(),
+        }
+    }
+
+    fn asker(number: u8) -> IpAddr {
+        IpAddr::from([10, 0, 1, number])
     }
 
     #[test]
     fn what_was_sent_waits_for_what_was_not() {
         let mut queue = Queue::default();
         let now = Instant::now();
-        let (one, two) = (other(), other());
-        let tickets: Vec<_> = [one, one, two, other(), other()]
+        let tickets: Vec<_> = [1, 1, 2, 3, 4]
             .into_iter()
-            .enumerate()
-            .map(|(number, what)| {
-                let asker = IpAddr::from([10, 0, 1, u8::try_from(number).expect("few")]);
-                queue.enter(asker, what, now).expect("room")
+            .zip(0..)
+            .map(|(offset, number)| {
+                let ticket = queue.enter(asker(number), what([offset]), now);
+                ticket.expect("room")
             })
             .collect();
-        assert_eq!(queue.try_take(tickets[0], now), Ok(()));
+        assert_eq!(queue.try_take(tickets[0], now), Ok(1));
         assert_eq!(queue.try_take(tickets[1], now), Err(None), "it was sent");
-        assert_eq!(queue.try_take(tickets[2], now), Ok(()));
+        assert_eq!(queue.try_take(tickets[2], now), Ok(2));
         // But not for ever.
         let later = now + PASSED_OVER_FOR;
         assert_eq!(queue.try_take(tickets[3], later), Err(None));
-        assert_eq!(queue.try_take(tickets[1], later), Ok(()));
+        assert_eq!(queue.try_take(tickets[1], later), Ok(1));
+    }
+
+    #[test]
+    fn everybody_is_sent_what_was_sent_least_often_of_what_they_take() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        let mut sent = |number, offsets: &[u64]| {
+            let ticket = queue.enter(asker(number), what(offsets), now);
+            let ticket = ticket.expect("room");
+            let offset = queue.try_take(ticket, now).expect("free");
+            queue.taken.remove(&ticket);
+            offset
+        };
+        assert_eq!(sent(0, &[3, 1, 2]), 3, "the first one rather than another");
+        assert_eq!(sent(1, &[3, 1, 2]), 1);
+        assert_eq!(sent(2, &[3]), 3, "nothing else is taken");
+        assert_eq!(sent(3, &[3, 1, 2]), 2);
+        assert_eq!(sent(4, &[3, 2, 1]), 2, "3 was sent twice");
+    }
+
+    #[test]
+    fn what_others_are_sent_meanwhile_is_not_sent_again() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        let tickets: Vec<_> = (0..4)
+            .map(|number| {
+                let offsets = if number == 3 { vec![1] } else { vec![1, 2, 3] };
+                let ticket = queue.enter(asker(number), what(offsets), now);
+                ticket.expect("room")
+            })
+            .collect();
+        assert_eq!(queue.try_take(tickets[0], now), Ok(1));
+        assert_eq!(queue.try_take(tickets[1], now), Ok(2));
+        // Who comes last takes nothing but what was sent, and waits for who takes something else.
+        assert_eq!(queue.try_take(tickets[3], now), Err(None));
+        assert_eq!(queue.try_take(tickets[2], now), Ok(3));
+        assert_eq!(queue.try_take(tickets[3], now), Ok(1));
     }
 
     #[test]
     fn what_was_sent_is_forgotten_in_the_end() {
         let mut sent = Sent::default();
+        let digest = Digest::of(b"a");
         for offset in 0..2 * MAX_SENT as u64 {
-            sent.add((Digest::of(b"a"), offset));
-            sent.add((Digest::of(b"a"), offset));
+            sent.add(digest, offset);
+            sent.add(digest, offset);
         }
         assert_eq!(
-            (sent.all.len(), sent.oldest_first.len()),
+            (sent.times.len(), sent.oldest_first.len()),
             (MAX_SENT, MAX_SENT)
         );
-        assert!(!sent.all.contains(&(Digest::of(b"a"), 0)));
+        let last = 2 * MAX_SENT as u64 - 1;
+        assert_eq!(sent.rarest(&what([last, 0])), (vec![0], 0));
+        assert_eq!(
+            sent.rarest(&what([last, last - 1])),
+            (vec![last, last - 1], 2)
+        );
     }
 
     #[test]
@@ -300,13 +407,13 @@ mod tests {
             .map(|_| queue.enter(A, other(), now).expect("room"))
             .collect();
         for ticket in &of_a[..SLOTS] {
-            assert_eq!(queue.try_take(*ticket, now), Ok(()));
+            assert!(queue.try_take(*ticket, now).is_ok());
         }
         let of_b = queue.enter(B, other(), now).expect("room");
         assert_eq!(queue.try_take(of_a[4], now), Err(Some(now + COUNTS_FOR)));
         queue.taken.remove(&of_a[0]);
         assert_eq!(queue.try_take(of_a[4], now), Err(None), "it is B's turn");
-        assert_eq!(queue.try_take(of_b, now), Ok(()));
+        assert!(queue.try_take(of_b, now).is_ok());
     }
 
     #[test]
@@ -315,11 +422,11 @@ mod tests {
         let now = Instant::now();
         for _ in 0..SLOTS {
             let ticket = queue.enter(A, other(), now).expect("room");
-            assert_eq!(queue.try_take(ticket, now), Ok(()));
+            assert!(queue.try_take(ticket, now).is_ok());
         }
         let next = queue.enter(A, other(), now).expect("room");
         assert!(queue.try_take(next, now).is_err());
-        assert_eq!(queue.try_take(next, now + COUNTS_FOR), Ok(()));
+        assert!(queue.try_take(next, now + COUNTS_FOR).is_ok());
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! A crowd that wants the same at the same time: it feeds itself from the first piece on, whoever
 //! dies or lies in it, and everybody has the right bytes in the end.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use futures_util::future::join_all;
 use vecino_rest::{
     body::{Download, DownloadState, Have},
@@ -10,6 +15,7 @@ use vecino_rest::{
 use crate::support::{
     content::{Content, PIECE},
     eventually,
+    fixture::{Reply, Seen},
     http::Request,
     peer::{Door, Peer, Process},
     provider::{Provider, is_for_bytes},
@@ -135,4 +141,73 @@ async fn what_a_peer_has_of_a_running_download_is_told_and_sent_and_nothing_else
     done(&own, &id).await;
     let whole: Have = own.get(route::have(&content.digest)).await.json();
     assert!(whole.whole && whole.have.is_empty());
+}
+
+/// Sends `bytes` of the content and says so.
+fn sends(content: &Content, bytes: std::ops::Range<u64>) -> Reply {
+    let said = format!("bytes {}-{}/{}", bytes.start, bytes.end - 1, content.len());
+    Reply::new("206 Partial Content", content.slice(bytes)).with(format!("Content-Range: {said}"))
+}
+
+/// The last piece that a request says would be as welcome as the one that it asks for.
+fn last_welcome(seen: &Seen) -> Option<u64> {
+    let (first, bits) = seen.header("vecino-welcome")?.split_once(':')?;
+    let bits_of = |digit: char| (0..4).map(move |bit| digit.to_digit(16).unwrap() >> (3 - bit) & 1);
+    let last = bits.chars().flat_map(bits_of).collect::<Vec<_>>();
+    let last = last.iter().rposition(|bit| *bit == 1)? as u64;
+    Some(first.parse::<u64>().ok()? + last)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_may_choose_among_the_pieces_that_are_as_welcome() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let content = Content::new("chosen", 24 * PIECE);
+    let held = content.clone();
+    let chosen = Arc::new(AtomicUsize::new(0));
+    let counted = chosen.clone();
+    let provider = Provider::bent(&content, move |reply, seen| match last_welcome(seen) {
+        Some(piece) => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let start = piece * PIECE as u64;
+            sends(&held, start..start + PIECE as u64)
+        }
+        None => reply,
+    })
+    .await;
+    stage.announce_provider(NAME, &provider).await;
+    let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    let id = begin(&own).await;
+    done(&own, &id).await;
+    own.keeps(NAME, &content).await;
+    assert!(
+        chosen.load(Ordering::Relaxed) > 0,
+        "nothing else was welcome"
+    );
+    assert_eq!(own.metric("vecino_pieces_verified_total").await, 24);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_chooses_what_nobody_wanted_is_left() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let content = Content::new("badly chosen", 24 * PIECE);
+    let held = content.clone();
+    let liar = Provider::bent(&content, move |reply, seen| {
+        if is_for_bytes(seen) && seen.header("vecino-welcome").is_some() {
+            sends(&held, 1..PIECE as u64 + 1)
+        } else {
+            reply
+        }
+    })
+    .await;
+    stage.announce_provider(NAME, &liar).await;
+    let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    let id = begin(&own).await;
+    eventually("left", async || {
+        let download: Download = own.get(route::download(&id)).await.json();
+        let error = download.error.map(|error| error.detail);
+        error.is_some_and(|detail| detail.contains("which nobody wanted"))
+    })
+    .await;
 }

@@ -17,7 +17,11 @@ use super::{
 };
 use crate::{
     content::part::Part,
-    download::picker::{Offer, ProviderNo, Want},
+    download::{
+        picker::{Offer, ProviderNo, State, Want},
+        roster::Roster,
+    },
+    welcome::Welcome,
 };
 
 /// Requests in flight, at least while there is something to ask for, and at most.
@@ -58,17 +62,36 @@ impl Run<'_> {
         self.ask_for_pieces(events, now);
     }
 
-    /// Takes back what waits in the queue of one that has everything, and that others have by now.
+    /// Takes back what waits in the queue of one that has everything, and that others have by now,
+    /// unless something is as welcome that they have not.
     pub(super) fn withdraw(&self) {
         let roster = self.roster.borrow();
         for flight in self.flights.borrow().iter() {
             if flight.is_waiting()
                 && roster.is_whole(flight.provider)
-                && roster.is_had_by_others(&flight.run)
+                && roster.is_had_by_others(&flight.run())
+                && !self.expects_another(&roster, flight)
             {
                 flight.withdrawn.notify_one();
             }
         }
+    }
+
+    /// Leaves what others have to them, when `flight` may bring something else; whether it may.
+    fn expects_another(&self, roster: &Roster, flight: &Flight) -> bool {
+        let mut state = self.job.state();
+        let mut others = flight.welcome.iter().flat_map(Welcome::pieces);
+        let (first, no) = (flight.first.get(), flight.provider);
+        let other = others.find(|&other| {
+            state.picker.state(other) == State::Missing
+                && !roster.is_had_by_others(&(other..other + 1))
+        });
+        let Some(other) = other.filter(|&other| state.picker.moved(first, other, no)) else {
+            return false;
+        };
+        flight.first.set(other);
+        flight.at.set((other, flight.at.get().1));
+        true
     }
 
     /// Asks partial providers what they have.
@@ -129,9 +152,15 @@ impl Run<'_> {
             offer.has.is_none_or(|has| has.get(*piece)) && self.is_late(*piece, no, own, now)
         };
         let urgent = waited_for.into_iter().find(late);
+        let mut welcome = None;
         let run = if let Some(piece) = urgent.filter(|&piece| state.picker.take_over(piece, no)) {
             piece..piece + 1
         } else if let Some(run) = state.picker.pick(&offer, wants, rand::random()) {
+            // What a partial one sends, others send as well: by the time that it chose, its choice
+            // might be here.
+            if run.len() == 1 && roster.is_whole(no) {
+                welcome = state.picker.welcome(&offer, wants, run.start);
+            }
             run
         } else {
             let flights = self.flights.borrow();
@@ -142,7 +171,7 @@ impl Run<'_> {
         drop(state);
         self.job.told_pieces();
         roster.asked(no);
-        let flight = Rc::new(Flight::new(no, run));
+        let flight = Rc::new(Flight::new(no, run, welcome));
         self.flights.borrow_mut().push(flight.clone());
         Some(flight)
     }

@@ -270,7 +270,7 @@ impl Run<'_> {
             .retain(|other| !Rc::ptr_eq(other, flight));
         {
             let mut state = self.job.state();
-            for piece in flight.run.clone() {
+            for piece in flight.run() {
                 state.picker.released(piece, no);
             }
         }

@@ -29,6 +29,7 @@ use crate::{
         roster::Fault,
         source::{Incoming, Source},
     },
+    welcome::Welcome,
 };
 
 /// Hashed and written at once.
@@ -61,8 +62,12 @@ impl From<Fault> for Stop {
 pub(super) struct Flight {
     /// Who was asked.
     pub(super) provider: ProviderNo,
-    /// For what.
-    pub(super) run: Range<u32>,
+    /// For so many pieces from this one on; another one when the provider chose that, or is
+    /// expected to.
+    pub(super) first: Cell<u32>,
+    pub(super) pieces: u32,
+    /// What would be as welcome.
+    pub(super) welcome: Option<Welcome>,
     /// The piece that is coming in, and since when.
     pub(super) at: Cell<(u32, Instant)>,
     /// When the request began.
@@ -79,18 +84,26 @@ pub(super) struct Flight {
 
 impl Flight {
     /// A request for `run` that begins now.
-    pub(super) fn new(provider: ProviderNo, run: Range<u32>) -> Self {
+    pub(super) fn new(provider: ProviderNo, run: Range<u32>, welcome: Option<Welcome>) -> Self {
         let now = Instant::now();
         Self {
             provider,
             at: Cell::new((run.start, now)),
-            run,
+            first: Cell::new(run.start),
+            pieces: run.end - run.start,
+            welcome,
             began: now,
             delay: Cell::new(Duration::ZERO),
             received: Cell::new(0),
             verified: Cell::new(0),
             withdrawn: Notify::new(),
         }
+    }
+
+    /// What it is to bring.
+    pub(super) fn run(&self) -> Range<u32> {
+        let first = self.first.get();
+        first..first + self.pieces
     }
 
     /// Whether it still waits for its answer.
@@ -128,16 +141,20 @@ impl Transfer<'_> {
     /// Fetches the run, admitting piece after piece.
     pub(super) async fn run(&self) -> Result<(), Stop> {
         let layout = self.job.layout;
-        let run = &self.flight.run;
-        let asked = self.source.run(&self.url, &self.job.digest, &layout, run);
-        let mut incoming = tokio::select! {
+        let (digest, welcome) = (&self.job.digest, self.flight.welcome.as_ref());
+        let run = self.flight.run();
+        let asked = self
+            .source
+            .one_of(&self.url, digest, &layout, &run, welcome);
+        let (mut incoming, sent) = tokio::select! {
             answer = asked => answer?,
             () = self.flight.withdrawn.notified() => return Err(Stop::Unwanted),
         };
         self.flight.delay.set(self.flight.began.elapsed());
+        let run = self.comes(sent)?;
         let mut rest = Bytes::new();
         let mut writing: Option<Writing> = None;
-        for piece in run.clone() {
+        for piece in run {
             self.flight.at.set((piece, Instant::now()));
             let range = layout.range(piece);
             let within = time_for(range.end - range.start) * 2u32.pow(self.failures.min(8));
@@ -154,6 +171,19 @@ impl Transfer<'_> {
         }
         // More bytes than were asked for are left where they are, with the connection.
         self.settle(&mut writing).await.map(|_| ())
+    }
+
+    /// The provider chose to send `first`: what comes in.
+    fn comes(&self, first: u32) -> Result<Range<u32>, Stop> {
+        let (expected, provider) = (self.flight.first.get(), self.flight.provider);
+        if first != expected {
+            if !self.job.state().picker.moved(expected, first, provider) {
+                return Err(Stop::Unwanted);
+            }
+            self.flight.first.set(first);
+            self.job.told_pieces();
+        }
+        Ok(self.flight.run())
     }
 
     /// Receives one piece and hands it on block by block; what came beyond it is left in `rest`.

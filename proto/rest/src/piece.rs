@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// Smallest piece, in bytes.
-pub const MIN_PIECE: u64 = 1 << 20;
+pub const MIN_PIECE: u64 = 1 << 18;
 /// Largest piece, in bytes: bounds what one piece costs to hold or to fetch again.
 pub const MAX_PIECE: u64 = 1 << 24;
 /// A content of up to this many smallest pieces is cut into smallest pieces.

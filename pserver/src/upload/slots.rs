@@ -28,7 +28,7 @@ const MAX_WAITING: usize = 256;
 /// Of one asker, who may be many behind one address.
 const MAX_WAITING_OF_ONE: usize = 64;
 /// So few bytes are sent without a slot: they are on their way before others would notice.
-const FREE_BYTES: u64 = 256 << 10;
+const FREE_BYTES: u64 = 64 << 10;
 /// How long somebody waits.
 const WAITS_FOR: Duration = Duration::from_secs(3);
 /// How long a slot counts.

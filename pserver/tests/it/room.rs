@@ -156,7 +156,7 @@ async fn what_nobody_used_for_longest_goes_first() {
     for (name, content) in ["a", "b", "c"].iter().zip(&contents) {
         fetches(&own, name, content).await;
     }
-    assert_eq!(own.metric("vecino_cache_bytes").await, 3 << 20);
+    assert_eq!(own.metric("vecino_cache_bytes").await, 3 * PIECE as u64);
     own.downloads("a", &contents[0]).await;
     is_quiet(&own).await;
     own.downloads("d", &contents[3]).await;
@@ -165,7 +165,7 @@ async fn what_nobody_used_for_longest_goes_first() {
         own.metric("vecino_cache_evictions_total").await == 1
     })
     .await;
-    assert_eq!(own.metric("vecino_cache_bytes").await, 3 << 20);
+    assert_eq!(own.metric("vecino_cache_bytes").await, 3 * PIECE as u64);
     // It is not found here any more, and fetched again by who wants it.
     let files = own.files().await;
     let held: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();

@@ -3,10 +3,13 @@
 use std::{ops::Range, sync::Arc};
 
 use pserver::content::verify::{hash_pieces, merge};
-use vecino_rest::{Digest, piece::Layout};
+use vecino_rest::{
+    Digest,
+    piece::{Layout, MIN_PIECE},
+};
 
 /// Bytes of the smallest piece.
-pub(crate) const PIECE: usize = 1 << 20;
+pub(crate) const PIECE: usize = MIN_PIECE as usize;
 
 /// Bytes that a test moves.
 #[derive(Clone)]

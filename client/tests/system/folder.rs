@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::{cluster::Peer, content::bytes};
+use crate::{
+    cluster::{Locator, Peer, eventually},
+    content::bytes,
+    http::{Connection, metric},
+};
 
 /// Files below `dir`, by their path relative to it.
 fn tree(dir: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -67,4 +71,30 @@ fn a_folder_that_the_own_peer_alone_holds_needs_no_network() {
         (&2.into(), &120.into())
     );
     assert_eq!(tree(&client.path("back")), files);
+}
+
+#[test]
+fn a_folder_costs_no_lookup_a_file() {
+    const FILES: u64 = 60;
+    let locator = Locator::start();
+    let provider = (0..FILES)
+        .fold(Peer::setup().locator(locator.addr()), |setup, index| {
+            setup.file(&format!("album/{index}"), bytes(&index.to_string(), 99))
+        })
+        .start();
+    let own = Peer::setup().neighbour(provider.addr()).start();
+    provider.await_ready();
+    eventually("all is announced", || {
+        (provider.status().files.announced == FILES).then_some(())
+    });
+    let client = own.client();
+    let done = client.run(&["download", "album/", "-o", "here"]).ok();
+    assert!(done.stderr.contains("60 of 60 files"), "{}", done.stderr);
+    assert_eq!(tree(&client.path("here")).len() as u64, FILES);
+    let name = r#"vecino_neighbour_requests_total{outcome="found"}"#;
+    let asked = metric(&mut Connection::open(own.addr()), name);
+    assert!(
+        (1..10).contains(&asked),
+        "{asked} questions to the neighbour"
+    );
 }

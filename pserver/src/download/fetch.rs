@@ -135,6 +135,9 @@ impl Fetcher {
             let located = self.lookup(&query).await?;
             Ok(choice::choose(located, wanted, &self.me))
         };
+        if !fresh && let Some(choice) = self.searched(wanted) {
+            return Ok(choice);
+        }
         let by_name = ask(wanted.query()).await?;
         let Some(query) = wanted
             .query_by_digest()
@@ -147,6 +150,15 @@ impl Fetcher {
             log::debug!("lookup by digest: {error}");
             by_name
         }))
+    }
+
+    /// What a search told a moment ago, where that will do: a folder of many files needs no lookup
+    /// a file then.
+    fn searched(&self, wanted: &Wanted) -> Option<Choice> {
+        let digest = wanted.digest.filter(|_| wanted.from.is_none())?;
+        let told = self.outbound.searched(&wanted.name, &digest)?;
+        let choice = choice::choose(vec![told], wanted, &self.me);
+        matches!(choice, Choice::Content(..)).then_some(choice)
     }
 
     async fn ask(&self, wanted: &Wanted) -> Result<Located, FetchError> {

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::{Stream, future::join_all};
 use serde::Serialize;
 use vecino_rest::{
-    Kind, Name, Problem,
+    Digest, Kind, Name, Problem,
     body::{LocateQuery, Located, PlaceQuery, Placed, Provider, SearchPage, SearchQuery, Variant},
     frozen::{self, PedirRecursoBody},
     problem, route,
@@ -144,11 +144,13 @@ impl Outbound {
         }
     }
 
+    /// What a search told a moment ago of a content and who holds it.
+    pub fn searched(&self, name: &Name, digest: &Digest) -> Option<Variant> {
+        self.searched.find(name, digest)
+    }
+
     /// Who holds it; empty when nobody is known to.
     pub async fn locate(&self, query: &LocateQuery) -> Result<Vec<Variant>, OutboundError> {
-        if let Some(known) = self.searched.find(query) {
-            return Ok(vec![known]);
-        }
         let ask = async |link: &Link| {
             if !link.is_first_system(Instant::now()) {
                 match self.locate_together(link, query).await {

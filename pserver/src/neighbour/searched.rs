@@ -7,10 +7,7 @@
 use std::time::Duration;
 
 use moka::sync::Cache;
-use vecino_rest::{
-    Digest, Name,
-    body::{LocateQuery, Variant},
-};
+use vecino_rest::{Digest, Name, body::Variant};
 
 /// Providers remembered, of all contents together; a content counts as one more.
 const MAX_PROVIDERS: u64 = 50_000;
@@ -45,17 +42,9 @@ impl Searched {
         }
     }
 
-    /// What is known of it.
-    pub fn find(&self, query: &LocateQuery) -> Option<Variant> {
-        match query {
-            LocateQuery {
-                name: Some(name),
-                digest: Some(digest),
-                provider: None,
-                fresh: false,
-            } => self.0.get(&(name.clone(), *digest)),
-            _ => None,
-        }
+    /// What is known of this content under this name.
+    pub fn find(&self, name: &Name, digest: &Digest) -> Option<Variant> {
+        self.0.get(&(name.clone(), *digest))
     }
 }
 
@@ -66,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_exact_questions_are_answered_and_only_with_providers() {
+    fn only_what_was_told_with_providers_is_known() {
         let variant = |name: &str, providers: Vec<Provider>| Variant {
             name: name.parse().expect("valid"),
             digest: Some(Digest::of(name.as_bytes())),
@@ -84,38 +73,17 @@ mod tests {
         let (told, untold) = (variant("a", vec![provider]), variant("b", Vec::new()));
         let searched = Searched::default();
         searched.learn(&[told.clone(), untold.clone()]);
-        let exact = |variant: &Variant| LocateQuery {
-            name: Some(variant.name.clone()),
-            digest: variant.digest,
-            provider: None,
-            fresh: false,
-        };
-        assert_eq!(searched.find(&exact(&told)), Some(told.clone()));
-        assert_eq!(searched.find(&exact(&untold)), None);
-        let other = Some(Digest::of(b"other"));
-        for query in [
-            LocateQuery {
-                fresh: true,
-                ..exact(&told)
-            },
-            LocateQuery {
-                digest: None,
-                ..exact(&told)
-            },
-            LocateQuery {
-                digest: other,
-                ..exact(&told)
-            },
-            LocateQuery {
-                name: None,
-                ..exact(&told)
-            },
-            LocateQuery {
-                provider: Some("http://10.0.0.1:80".to_owned()),
-                ..exact(&told)
-            },
-        ] {
-            assert_eq!(searched.find(&query), None, "{query:?}");
-        }
+        let find = |variant: &Variant| searched.find(&variant.name, &variant.digest?);
+        assert_eq!(find(&told), Some(told.clone()));
+        assert_eq!(find(&untold), None);
+        let other = Digest::of(b"other");
+        assert_eq!(searched.find(&told.name, &other), None);
+        assert_eq!(
+            find(&Variant {
+                name: untold.name,
+                ..told
+            }),
+            None
+        );
     }
 }

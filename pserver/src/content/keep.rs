@@ -5,11 +5,9 @@
 //! is kept once. A file gets its name whole and synced.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
 };
 
 use vecino_rest::{Digest, Name, body::Origin};
@@ -19,7 +17,7 @@ use super::{
     cache::Reading,
     catalogue::Entry,
     part::Part,
-    publish::{Replace, copy_synced, publish},
+    publish::{Folders, Replace, copy_synced},
     refuse_unshared,
     stamp::Stamp,
     stamp_of,
@@ -31,6 +29,17 @@ pub struct Kept {
     /// What the file is.
     pub stamp: Stamp,
     _reading: Reading,
+}
+
+/// A file that has its name.
+#[derive(Debug)]
+pub(super) struct Placed {
+    /// What it is kept as.
+    name: Name,
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// What it is now.
+    stamp: Stamp,
 }
 
 /// A file of up to so many bytes is hashed again sooner than the disk is told of each.
@@ -70,35 +79,12 @@ impl Store {
         Ok(became)
     }
 
-    /// Keeps a small content under `names`. Blocks.
-    pub fn keep_bytes(
-        &self,
-        bytes: &[u8],
-        names: &[Name],
-        digest: Digest,
-        modified_ms: i64,
-    ) -> Result<(), StoreError> {
-        for name in self.not_held(names, &digest)? {
-            let temporary = self.temporary();
-            let written = File::create_new(&temporary).and_then(|mut file| {
-                file.write_all(bytes)?;
-                file.set_modified(time_of(modified_ms))?;
-                file.sync_all()
-            });
-            let kept = written
-                .map_err(StoreError::io("download cannot be written"))
-                .and_then(|()| self.keep_file(&temporary, name, digest, None));
-            if kept.is_err() {
-                // Of no use any more; the error says why.
-                let _ = fs::remove_file(&temporary);
-            }
-            kept?;
-        }
-        Ok(())
-    }
-
     /// Those of `names` under which the content is not held here.
-    fn not_held(&self, names: &[Name], digest: &Digest) -> Result<Vec<Name>, StoreError> {
+    pub(super) fn not_held(
+        &self,
+        names: &[Name],
+        digest: &Digest,
+    ) -> Result<Vec<Name>, StoreError> {
         let mut wanted = Vec::new();
         for name in names {
             refuse_unshared(name)?;
@@ -114,7 +100,7 @@ impl Store {
     }
 
     /// Deleted at the next start, unless it got a name.
-    fn temporary(&self) -> PathBuf {
+    pub(super) fn temporary(&self) -> PathBuf {
         self.parts
             .join(format!("{:032x}.upload", rand::random::<u128>()))
     }
@@ -139,47 +125,66 @@ impl Store {
         digest: Digest,
         pieces: Option<Arc<[Digest]>>,
     ) -> Result<(Entry, Kept), StoreError> {
+        let mut folders = Folders::below(&self.roots.fetched);
+        let placed = self.place(&mut folders, finished, name, &digest)?;
+        let synced = folders.sync().of(&placed.path);
+        synced.map_err(StoreError::io("download cannot be kept"))?;
+        Ok(self.admit_kept(placed, digest, pieces))
+    }
+
+    /// As [`Store::keep_file`], but the name is neither durable nor does anybody know of it.
+    pub(super) fn place(
+        &self,
+        folders: &mut Folders<'_>,
+        finished: &Path,
+        name: Name,
+        digest: &Digest,
+    ) -> Result<Placed, StoreError> {
         let taken = StoreError::Conflict(format!(
             "{name:?} cannot be kept: its place in the download directory is taken"
         ));
-        let other_name = with_digest(&name, &digest);
+        let other_name = with_digest(&name, digest);
         for name in std::iter::once(name).chain(other_name) {
-            match publish(finished, &self.roots.fetched, &name, Replace::No) {
+            match folders.place(finished, &name, Replace::No) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                published => {
-                    let path = published.map_err(StoreError::io("download cannot be kept"))?;
+                placed => {
+                    let path = placed.map_err(StoreError::io("download cannot be kept"))?;
                     let stamp = stamp_of(&path)?;
-                    let entry = Entry {
-                        name,
-                        origin: Origin::Fetched,
-                        path,
-                        stamp,
-                        digest,
-                    };
-                    let kept = Kept {
-                        stamp,
-                        // Before anybody can see it.
-                        _reading: self.cache.reading(&entry),
-                    };
-                    if pieces.is_none() && stamp.size <= SMALL {
-                        self.importer.admit_small(entry.clone());
-                    } else {
-                        self.importer.admit(vec![(entry.clone(), pieces)]);
-                    }
-                    self.cache.grown();
-                    return Ok((entry, kept));
+                    return Ok(Placed { name, path, stamp });
                 }
             }
         }
         Err(taken)
     }
-}
 
-fn time_of(modified_ms: i64) -> SystemTime {
-    let since = Duration::from_millis(modified_ms.max(0).cast_unsigned());
-    SystemTime::UNIX_EPOCH
-        .checked_add(since)
-        .unwrap_or(SystemTime::UNIX_EPOCH)
+    /// Shows a file whose name is durable.
+    pub(super) fn admit_kept(
+        &self,
+        placed: Placed,
+        digest: Digest,
+        pieces: Option<Arc<[Digest]>>,
+    ) -> (Entry, Kept) {
+        let Placed { name, path, stamp } = placed;
+        let entry = Entry {
+            name,
+            origin: Origin::Fetched,
+            path,
+            stamp,
+            digest,
+        };
+        let kept = Kept {
+            stamp,
+            // Before anybody can see it.
+            _reading: self.cache.reading(&entry),
+        };
+        if pieces.is_none() && stamp.size <= SMALL {
+            self.importer.admit_small(entry.clone());
+        } else {
+            self.importer.admit(vec![(entry.clone(), pieces)]);
+        }
+        self.cache.grown();
+        (entry, kept)
+    }
 }
 
 /// `a.txt` as `a (1f3c9a2b).txt`; `None` when that is too long.

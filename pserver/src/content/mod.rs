@@ -19,6 +19,7 @@ pub mod publish;
 pub mod read;
 pub mod replica;
 pub mod scan;
+pub mod small;
 pub mod stamp;
 #[cfg(test)]
 mod tests;
@@ -164,6 +165,7 @@ pub struct Store {
     room: Arc<Room>,
     keeping: Keeping,
     cache: Arc<Cache>,
+    keeper: small::Keeper,
 }
 
 impl Store {
@@ -221,6 +223,7 @@ impl Store {
             room: Arc::default(),
             keeping: Keeping::default(),
             cache: Arc::default(),
+            keeper: small::Keeper::default(),
         })
     }
 

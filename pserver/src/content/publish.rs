@@ -1,6 +1,7 @@
 //! Puts a finished file under its name: whole or not at all, durable, inside its directory.
 
 use std::{
+    collections::{BTreeSet, HashSet},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -24,56 +25,129 @@ pub enum Replace {
 }
 
 /// Renames `temporary`, which is synced, to `name` below `root`, making the directories on the
-/// way; answers the new path. Across file systems it copies first. Blocks.
+/// way; answers the new path, which is durable. Across file systems it copies first. Blocks.
 pub fn publish(
     temporary: &Path,
     root: &Path,
     name: &Name,
     replace: Replace,
 ) -> io::Result<PathBuf> {
-    let target = root.join(name.as_str());
-    let parent = target.parent().unwrap_or(root);
-    let deepest_there = parent
-        .ancestors()
-        .find(|dir| dir.is_dir())
-        .unwrap_or(root)
-        .to_owned();
-    // A symbolic link on the way would lead out of the directory. What is made below the deepest
-    // directory that is there are directories, not links.
-    if !deepest_there
-        .canonicalize()?
-        .starts_with(root.canonicalize()?)
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::NotADirectory,
-            format!(
-                "{} leads out of {} through a symbolic link",
-                parent.display(),
-                root.display()
-            ),
-        ));
+    let mut folders = Folders::below(root);
+    let path = folders.place(temporary, name, replace)?;
+    folders.sync().of(&path)?;
+    Ok(path)
+}
+
+/// The directories below a root in which files get their names: what many files have in common is
+/// done once. To live for a moment only, because what was looked at is not looked at again.
+#[derive(Debug)]
+pub struct Folders<'a> {
+    root: &'a Path,
+    /// They are there and inside of the root.
+    checked: HashSet<PathBuf>,
+    /// They hold names that are not durable yet.
+    changed: BTreeSet<PathBuf>,
+}
+
+impl<'a> Folders<'a> {
+    /// Those below `root`; nothing is known of them yet.
+    pub fn below(root: &'a Path) -> Self {
+        Self {
+            root,
+            checked: HashSet::new(),
+            changed: BTreeSet::new(),
+        }
     }
-    let mut tries = 1;
-    loop {
-        fs::create_dir_all(parent)?;
-        match place(temporary, &target, parent, replace) {
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound
-                    && tries < TRIES
-                    && temporary.exists() =>
-            {
-                tries += 1;
+
+    /// As [`publish`], but the new path is durable only after [`Folders::sync`].
+    pub fn place(
+        &mut self,
+        temporary: &Path,
+        name: &Name,
+        replace: Replace,
+    ) -> io::Result<PathBuf> {
+        let target = self.root.join(name.as_str());
+        let parent = target.parent().unwrap_or(self.root);
+        let mut tries = 1;
+        loop {
+            if !self.checked.contains(parent) {
+                self.make(parent)?;
+                self.checked.insert(parent.to_owned());
             }
-            placed => break placed?,
+            match place(temporary, &target, parent, replace) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && tries < TRIES
+                        && temporary.exists() =>
+                {
+                    self.checked.remove(parent);
+                    tries += 1;
+                }
+                placed => {
+                    placed?;
+                    self.changed.insert(parent.to_owned());
+                    return Ok(target);
+                }
+            }
         }
     }
-    for dir in parent.ancestors() {
-        File::open(dir)?.sync_all()?;
-        if dir == deepest_there {
-            break;
+
+    /// Makes `parent` and what is missing above it, unless that is outside of the root.
+    fn make(&mut self, parent: &Path) -> io::Result<()> {
+        let deepest_there = parent
+            .ancestors()
+            .find(|dir| dir.is_dir())
+            .unwrap_or(self.root)
+            .to_owned();
+        // A symbolic link on the way would lead out of the directory. What is made below the
+        // deepest directory that is there are directories, not links.
+        if !deepest_there
+            .canonicalize()?
+            .starts_with(self.root.canonicalize()?)
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::NotADirectory,
+                format!(
+                    "{} leads out of {} through a symbolic link",
+                    parent.display(),
+                    self.root.display()
+                ),
+            ));
+        }
+        if deepest_there != parent {
+            fs::create_dir_all(parent)?;
+            // Each of them is a new name in the one above.
+            let above = parent.ancestors().skip(1);
+            let made = above.take_while(|dir| dir.starts_with(&deepest_there));
+            self.changed.extend(made.map(Path::to_owned));
+        }
+        Ok(())
+    }
+
+    /// Makes all new names durable, as far as that can be.
+    pub fn sync(self) -> Synced {
+        let sync = |dir: &PathBuf| File::open(dir).and_then(|dir| dir.sync_all());
+        let failed = self.changed.into_iter().rev();
+        Synced(
+            failed
+                .filter_map(|dir| sync(&dir).err().map(|error| (dir, error)))
+                .collect(),
+        )
+    }
+}
+
+/// What came of [`Folders::sync`]: the directories whose names are not durable.
+#[derive(Debug)]
+pub struct Synced(Vec<(PathBuf, io::Error)>);
+
+impl Synced {
+    /// Whether the name at `path` is durable.
+    pub fn of(&self, path: &Path) -> io::Result<()> {
+        match self.0.iter().find(|(dir, _)| path.starts_with(dir)) {
+            Some((_, error)) => Err(io::Error::new(error.kind(), error.to_string())),
+            None => Ok(()),
         }
     }
-    Ok(target)
 }
 
 /// Moves `temporary` to `target`, which is in `parent`.

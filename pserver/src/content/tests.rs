@@ -8,6 +8,7 @@ use vecino_rest::piece::Layout;
 use super::{
     keep::with_digest,
     part::{Finished, Part},
+    small::Small,
     *,
 };
 
@@ -87,9 +88,14 @@ fn what_is_wanted_under_two_names_is_kept_under_both() {
     let (digest, part) = finished(&store, b"fetched");
     store.keep(&part, &names, digest, 7_000).expect("kept");
     let other = Digest::of(b"small");
-    store
-        .keep_bytes(b"small", &names, other, 7_000)
-        .expect("kept beside it");
+    let small = Small {
+        bytes: Bytes::from_static(b"small"),
+        names: names.to_vec(),
+        digest: other,
+        modified_ms: 7_000,
+    };
+    let beside_it = store.keep_together(&[&small]);
+    assert!(matches!(beside_it[..], [Ok(())]), "{beside_it:?}");
     let beside = |name| with_digest(name, &other).expect("short");
     for (file, content) in [
         (&names[0], "fetched"),

@@ -25,7 +25,7 @@ use super::{
     transfer::{Flight, Stop},
 };
 use crate::{
-    content::{catalogue::Record, part::Part, partials::Partial},
+    content::{catalogue::Record, part::Part, partials::Partial, small::Small},
     download::{
         JobError,
         picker::{Picker, ProviderNo},
@@ -483,11 +483,13 @@ impl Run<'_> {
             return Ok(());
         }
         self.check_room().await?;
-        let (store, names) = (self.tools.store.clone(), self.job.names());
-        let (digest, modified_ms) = (self.job.digest, self.job.modified_ms);
-        let kept =
-            spawn_blocking(move || store.keep_bytes(&bytes, &names, digest, modified_ms)).await;
-        Ok(kept.map_err(interrupted)??)
+        let small = Small {
+            bytes,
+            names: self.job.names(),
+            digest: self.job.digest,
+            modified_ms: self.job.modified_ms,
+        };
+        Ok(self.tools.store.keep_small(small).await?)
     }
 }
 

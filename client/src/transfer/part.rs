@@ -199,8 +199,7 @@ impl Drop for Part {
 pub(crate) fn store(target: &Path, bytes: &[u8], if_exists: IfExists) -> Result<PathBuf, Failure> {
     let path = part_path(target).ok_or_else(|| nameless(target))?;
     let mut file = open_locked(&path, target)?;
-    let stored = file
-        .set_len(0)
+    let stored = emptied(&file)
         .and_then(|()| file.write_all(bytes))
         .map_err(Failure::disk(target))
         .and_then(|()| target::put(&path, target, if_exists));
@@ -210,6 +209,15 @@ pub(crate) fn store(target: &Path, bytes: &[u8], if_exists: IfExists) -> Result<
     }
     let _ = remove(&note_path(&path));
     stored
+}
+
+/// Takes out what an earlier run left. A new file is not cut: ext4 sends one that was to the disk
+/// when it is closed, and would be waited for.
+fn emptied(file: &File) -> io::Result<()> {
+    match file.metadata()?.len() {
+        0 => Ok(()),
+        _ => file.set_len(0),
+    }
 }
 
 /// Whether a file of this name is the unfinished one of a download, or its note.

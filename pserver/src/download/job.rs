@@ -424,26 +424,28 @@ impl Job {
             }
             let chunk = read::first_chunk(&range);
             let (reader, rest) = (job.clone(), chunk.end..range.end);
-            let read = spawn_blocking(move || reader.read_verified(chunk)).await;
-            match read
-                .map_err(interrupted)
-                .map(|read| read.map_err(JobError::io))
-            {
-                Ok(Ok(bytes)) => Some((Ok(bytes), (job, rest))),
-                Ok(Err(error)) | Err(error) => Some((Err(error), (job, 0..0))),
+            match reader.read_verified(chunk).await {
+                Ok(bytes) => Some((Ok(bytes), (job, rest))),
+                Err(error) => Some((Err(error), (job, 0..0))),
             }
         })
     }
 
-    /// What reads verified bytes; blocks.
-    fn read_verified(self: Arc<Self>, bytes: Range<u64>) -> io::Result<Bytes> {
-        let part = match self.place.get() {
-            Some(Place::Part(part)) => part,
-            Some(Place::Memory(all)) => {
-                let at = |offset: u64| usize::try_from(offset).map_err(io::Error::other);
-                return Ok(all.slice(at(bytes.start)?..at(bytes.end)?));
-            }
-            None => return Err(io::Error::other("nothing is verified yet")),
+    /// Verified bytes.
+    async fn read_verified(self: Arc<Self>, bytes: Range<u64>) -> Result<Bytes, JobError> {
+        if let Some(Place::Memory(all)) = self.place.get() {
+            let at = |offset: u64| usize::try_from(offset).map_err(io::Error::other);
+            let (start, end) = (at(bytes.start), at(bytes.end));
+            return Ok(all.slice(start.map_err(JobError::io)?..end.map_err(JobError::io)?));
+        }
+        let read = spawn_blocking(move || self.read_part(bytes)).await;
+        read.map_err(interrupted)?.map_err(JobError::io)
+    }
+
+    /// Verified bytes of the part; blocks.
+    fn read_part(&self, bytes: Range<u64>) -> io::Result<Bytes> {
+        let Some(Place::Part(part)) = self.place.get() else {
+            return Err(io::Error::other("nothing is verified yet"));
         };
         let read = read::read_at(&part.file, bytes)?;
         if self.is_unchanged(&part.file)? {

@@ -7,9 +7,9 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::sync::watch;
 
-use super::{Job, interrupted};
+use super::Job;
 use crate::{
     content::read,
     download::{JobError, picker::Want},
@@ -105,8 +105,7 @@ impl Reader {
         let chunk = read::first_chunk(&(self.bytes.start..end));
         self.bytes.start = chunk.end;
         let job = self.job.clone();
-        let read = spawn_blocking(move || job.read_verified(chunk)).await;
-        read.map_err(interrupted)?.map(Some).map_err(JobError::io)
+        job.read_verified(chunk).await.map(Some)
     }
 
     /// The bytes of the range, each as soon as it is verified.

@@ -15,6 +15,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::sendfile,
     io::{ReadWriteFlags, preadv2},
+    net::SendFlags,
 };
 use socket2::SockRef;
 use tokio::{
@@ -212,7 +213,7 @@ impl Sender {
         };
         let headers = content_headers(&content);
         let head = head::answer(&range, size, &headers, request.closes);
-        stream.write_all(head.as_bytes()).await?;
+        send_head(stream, head.as_bytes(), !range.is_empty()).await?;
         let _running = Metrics::running(&self.metrics.uploads);
         let step = self.limit.chunk().map_or(CHUNK, |chunk| chunk.min(CHUNK));
         let (mut at, mut allowed) = (range.start, range.start);
@@ -271,6 +272,20 @@ impl Body {
             Err(io::Error::other("the file changed while it was sent"))
         }
     }
+}
+
+/// Sends the head of an answer. With content to follow, what is small goes in one packet with it:
+/// who receives it is woken once.
+async fn send_head(stream: &TcpStream, mut head: &[u8], is_followed: bool) -> io::Result<()> {
+    let mut flags = SendFlags::NOSIGNAL;
+    flags.set(SendFlags::MORE, is_followed);
+    while !head.is_empty() {
+        let sent = stream.async_io(Interest::WRITABLE, || {
+            Ok(rustix::net::send(stream, head, flags)?)
+        });
+        head = &head[sent.await?..];
+    }
+    Ok(())
 }
 
 /// Sends as much of `chunk` as the socket takes; how much that was.

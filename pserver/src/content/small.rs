@@ -8,10 +8,11 @@
 use std::{
     collections::VecDeque,
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     num::NonZeroU64,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -31,6 +32,8 @@ const MAX_BATCH: usize = 64;
 const MAX_WAITING: usize = 256;
 /// How long a batch waits for more, unless it is the first: less than anybody notices.
 const LINGER: Duration = Duration::from_millis(20);
+/// Files that the disk is waited for at the same time: it flushes once for those that ask together.
+const SYNCED_AT_ONCE: usize = 8;
 /// Steps in which the disk is told of a file: the smallest page there is.
 const PAGE: usize = 4096;
 
@@ -195,14 +198,8 @@ impl Store {
         for Written { file, of, .. } in &written {
             start_writing(file, batch[*of].bytes.len());
         }
-        let synced: Vec<_> = written
-            .into_iter()
-            .map(|written| {
-                let synced = written.file.sync_all();
-                (written, synced)
-            })
-            .collect();
-        for (written, synced) in synced {
+        let synced = sync(&written);
+        for (written, synced) in written.into_iter().zip(synced) {
             let Written {
                 of,
                 name,
@@ -254,6 +251,32 @@ impl Store {
             })
             .map_err(StoreError::io("download cannot be written"))
     }
+}
+
+/// Syncs all of `written`, the first one alone: it commits the journal for the others.
+fn sync(written: &[Written]) -> Vec<io::Result<()>> {
+    let sync_each = |some: &[Written]| -> Vec<_> {
+        let synced = some.iter().map(|written| written.file.sync_all());
+        synced.collect()
+    };
+    let Some((first, others)) = written.split_first() else {
+        return Vec::new();
+    };
+    let mut synced = vec![first.file.sync_all()];
+    if others.len() < SYNCED_AT_ONCE {
+        synced.extend(sync_each(others));
+        return synced;
+    }
+    thread::scope(|scope| {
+        let parts = others.chunks(others.len().div_ceil(SYNCED_AT_ONCE));
+        let parts: Vec<_> = parts
+            .map(|part| scope.spawn(move || sync_each(part)))
+            .collect();
+        for part in parts {
+            synced.extend(part.join().expect("syncing does not panic"));
+        }
+    });
+    synced
 }
 
 /// Has the disk begin with what was written to `file`, without waiting for it. Only a hint: where

@@ -12,7 +12,7 @@ use std::{
 };
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use vecino_rest::{Digest, body::Origin};
+use vecino_rest::{Digest, body::Origin, piece::Layout};
 
 use super::stamp::Stamp;
 
@@ -136,7 +136,8 @@ impl Index {
         })
     }
 
-    /// Every row. Piece hashes that belong to none are deleted on this occasion.
+    /// Every row, but of those whose contents were cut into other pieces: they are to be hashed
+    /// again. Piece hashes that belong to none are deleted on this occasion.
     pub fn load(&self) -> Result<Vec<Row>, IndexError> {
         let rows = self.rows()?;
         let digests: HashSet<Digest> = rows.iter().map(|row| row.digest).collect();
@@ -151,12 +152,23 @@ impl Index {
     fn rows(&self) -> Result<Vec<Row>, IndexError> {
         let read = self.db.begin_read().map_err(redb::Error::from)?;
         let files = read.open_table(FILES).map_err(redb::Error::from)?;
+        let pieces = read.open_table(PIECES).map_err(redb::Error::from)?;
+        let is_cut_so = |row: &Row| {
+            let several = Layout::of(row.stamp.size).map(|layout| layout.pieces());
+            let Some(several) = several.filter(|&pieces| pieces > 1) else {
+                return Ok(true);
+            };
+            let hashes = pieces.get(row.digest.as_bytes());
+            let hashes = hashes.map_err(redb::Error::from)?;
+            let bytes = hashes.map_or(0, |hashes| hashes.value().len());
+            Ok::<_, IndexError>(bytes == several as usize * Digest::LEN)
+        };
         let mut rows = Vec::new();
         for row in files.iter().map_err(redb::Error::from)? {
             let (at, value) = row.map_err(redb::Error::from)?;
             let (origin, path) = at.value();
             let (stamp, digest) = value.value().split_at(Stamp::LEN);
-            rows.push(Row {
+            let row = Row {
                 origin: if origin == 0 {
                     Origin::Shared
                 } else {
@@ -165,7 +177,10 @@ impl Index {
                 path: path.to_owned(),
                 stamp: Stamp::from_bytes(stamp.try_into().expect("split at its length")),
                 digest: Digest::from_slice(digest).expect("the rest is a digest"),
-            });
+            };
+            if is_cut_so(&row)? {
+                rows.push(row);
+            }
         }
         Ok(rows)
     }
@@ -245,6 +260,28 @@ mod tests {
             .expect("committed");
         assert!(index.load().expect("loaded").is_empty());
         assert_eq!(index.pieces(&rows[0].digest).expect("read"), None);
+    }
+
+    #[test]
+    fn what_was_cut_into_other_pieces_is_hashed_again() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (index, _) = Index::open(&dir.path().join("index.redb")).expect("new");
+        let large = |path: &str| {
+            let mut row = row(path);
+            row.stamp.size = 2 * vecino_rest::piece::MIN_PIECE;
+            row
+        };
+        let hashes =
+            |count: u8| -> Arc<[Digest]> { (0..count).map(|n| Digest::of(&[n])).collect() };
+        let changes = [
+            Change::Put(large("as now"), Some(hashes(2))),
+            Change::Put(large("as before"), Some(hashes(1))),
+            Change::Put(large("one piece before"), None),
+        ];
+        index.commit(&changes).expect("committed");
+        let rows = index.load().expect("loaded");
+        let paths: Vec<_> = rows.iter().map(|row| row.path.as_str()).collect();
+        assert_eq!(paths, ["as now"]);
     }
 
     #[test]

@@ -218,10 +218,13 @@ impl Picker {
     /// `provider` sends `to` where it was to send `from`; `false`, and nothing changes, when `to`
     /// is verified or sent by as many as may.
     pub fn moved(&mut self, from: u32, to: u32, provider: ProviderNo) -> bool {
+        if from == to {
+            return true;
+        }
         let state = match self.state(to) {
             State::Missing => State::InFlight(provider, None),
             State::InFlight(one, None) if one != provider => State::InFlight(one, Some(provider)),
-            _ => return from == to,
+            _ => return false,
         };
         self.states[to as usize] = state;
         self.released(from, provider);
@@ -512,7 +515,7 @@ mod tests {
                             let from = run.start;
                             if run.len() == 1 && has.is_none_or(|has| has.get(to)) && picker.moved(from, to, who as u32) {
                                 *run = to..to + 1;
-                                prop_assert!(picker.senders(to).any(|no| no == who as u32));
+                                prop_assert!(from == to || picker.senders(to).any(|no| no == who as u32));
                                 prop_assert!(from == to || picker.senders(from).all(|no| no != who as u32));
                             }
                         }

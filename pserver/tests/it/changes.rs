@@ -48,11 +48,11 @@ async fn a_file_that_changes_while_it_is_sent_breaks_the_response_off() {
     let (_stage, sharing, asking) = pair().await;
     for how in ["in place", "truncated", "replaced"] {
         let name = format!("{how}.bin");
-        let before = Content::new(how, 48 * PIECE);
+        let before = Content::new(how, 192 * PIECE);
         sharing.shares(&name, &before).await;
         let mut answer = Request::get(path_of(&name)).open(sharing.addr).await;
         assert!(
-            answer.read_up_to(PIECE).await < 40 * PIECE,
+            answer.read_up_to(PIECE).await < 160 * PIECE,
             "the load is too low"
         );
         let path = sharing.shared(&name);
@@ -60,7 +60,7 @@ async fn a_file_that_changes_while_it_is_sent_breaks_the_response_off() {
             "in place" => {
                 let file = fs::File::options().write(true).open(&path).unwrap();
                 let mut bytes = before.bytes.to_vec();
-                for piece in 0..48 {
+                for piece in 0..192 {
                     bytes[piece * PIECE + 5] ^= 1;
                     file.write_all_at(&bytes[piece * PIECE + 5..][..1], (piece * PIECE + 5) as u64)
                         .unwrap();
@@ -77,7 +77,7 @@ async fn a_file_that_changes_while_it_is_sent_breaks_the_response_off() {
                 Content::of(&before.bytes[..PIECE])
             }
             _ => {
-                let after = Content::new("another", 48 * PIECE);
+                let after = Content::new("another", 192 * PIECE);
                 let temporary = path.with_extension("tmp");
                 fs::write(&temporary, &after.bytes).unwrap();
                 fs::rename(&temporary, &path).unwrap();
@@ -259,14 +259,14 @@ async fn deleting_or_replacing_a_file_breaks_no_running_download() {
     let (_stage, sharing, _asking) = pair().await;
     for how in ["deleted", "replaced", "unlinked", "renamed"] {
         let name = format!("{how}.bin");
-        let before = Content::new(how, 48 * PIECE);
+        let before = Content::new(how, 192 * PIECE);
         sharing.shares(&name, &before).await;
         let blob = route::blob(&before.digest);
         let mut running = Vec::new();
         for path in [path_of(&name), blob] {
             let mut answer = Request::get(path).open(sharing.addr).await;
             assert!(
-                answer.read_up_to(PIECE).await < 40 * PIECE,
+                answer.read_up_to(PIECE).await < 160 * PIECE,
                 "the load is too low"
             );
             running.push(answer);
@@ -297,7 +297,7 @@ async fn deleting_or_replacing_a_file_breaks_no_running_download() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_file_breaks_no_running_download_that_fetched_it() {
     let (_stage, sharing, asking) = pair().await;
-    let content = Content::new("fetched", 48 * PIECE);
+    let content = Content::new("fetched", 192 * PIECE);
     sharing.shares("fetched.bin", &content).await;
     eventually("located", async || {
         located(&asking, "fetched.bin").await == [content.digest]
@@ -305,7 +305,7 @@ async fn deleting_a_file_breaks_no_running_download_that_fetched_it() {
     .await;
     let mut answer = Request::get(path_of("fetched.bin")).open(asking.addr).await;
     assert!(
-        answer.read_up_to(PIECE).await < 40 * PIECE,
+        answer.read_up_to(PIECE).await < 160 * PIECE,
         "the load is too low"
     );
     asking.keeps("fetched.bin", &content).await;

@@ -74,7 +74,7 @@ fn bytes(
 }
 
 const FIRST: &str = "bytes=0-9";
-const MIDDLE: &str = "bytes=1500000-1500009";
+const MIDDLE: &str = "bytes=400000-400009";
 const LAST: &str = "bytes=-5";
 
 fn faults() -> Vec<Fault> {

@@ -4,16 +4,14 @@ use std::time::{Duration, Instant};
 
 use vecino_rest::route;
 
-use crate::support::{
-    content::{Content, PIECE},
-    provider::Provider,
-    stage::Stage,
-};
+use crate::support::{content::Content, provider::Provider, stage::Stage};
+
+const MIB: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_uploads_share_the_limit() {
     let stage = Stage::start().await;
-    let content = Content::new("uploaded", PIECE / 2);
+    let content = Content::new("uploaded", MIB / 2);
     let plan = stage.peer("provider").set("UPLOAD_LIMIT", "512K");
     let provider = plan.holding("a", &content.bytes).start().await;
     let began = Instant::now();
@@ -36,7 +34,7 @@ async fn two_downloads_share_the_limit() {
     let neighbour = stage.peer("neighbour").start().await;
     let plan = stage.peer("own").neighbour(neighbour.addr);
     let own = plan.set("DOWNLOAD_LIMIT", "1M").start().await;
-    let contents = ["first", "second"].map(|seed| Content::new(seed, PIECE));
+    let contents = ["first", "second"].map(|seed| Content::new(seed, MIB));
     let mut providers = Vec::new();
     for (name, content) in ["a", "b"].iter().zip(&contents) {
         let provider = Provider::honest(content).await;

@@ -15,7 +15,7 @@ use vecino_rest::{
 };
 
 use crate::support::{
-    content::{Content, PIECE},
+    content::Content,
     fixture::{Fixture, Reply, Seen},
     http::{Request, Response},
     peer::Peer,
@@ -322,7 +322,7 @@ async fn a_peer_that_is_its_own_neighbour_is_told_so() {
 async fn a_healthy_peer_has_nothing_to_mend_and_measures_a_provider() {
     let stage = Stage::start().await;
     let neighbour = stage.peer("neighbour").start().await;
-    let content = Content::new("large", 6 * PIECE);
+    let content = Content::new("large", 6 << 20);
     let plan = stage.peer("provider").holding("large.bin", &content.bytes);
     let provider = plan.neighbour(neighbour.addr).start().await;
     provider.has_announced(1).await;

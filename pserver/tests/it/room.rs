@@ -11,7 +11,7 @@ use vecino_rest::{
 };
 
 use crate::support::{
-    content::{Content, PIECE},
+    content::Content,
     eventually,
     http::Request,
     peer::{Door, Plan, path_of},
@@ -19,8 +19,9 @@ use crate::support::{
     stage::Stage,
 };
 
-/// 24 pieces: more than fits between two programs.
-const SIZE: usize = 23 * PIECE + 777;
+const MIB: usize = 1 << 20;
+/// More than fits between two programs.
+const SIZE: usize = 23 * MIB + 777;
 
 /// Peers of a test, and providers of contents by name.
 struct Scene {
@@ -108,10 +109,7 @@ async fn a_peer_that_keeps_nothing_streams_through() {
 
     // Who reads slowly gets everything, though the job is long over.
     let mut answer = Request::get(path_of("big.iso")).open(own.addr).await;
-    assert!(
-        answer.read_up_to(PIECE).await < SIZE,
-        "the load was too low"
-    );
+    assert!(answer.read_up_to(MIB).await < SIZE, "the load was too low");
     leaves_nothing(&own).await;
     let response = answer.whole().await;
     assert!(response.whole && *response.body == *content.bytes);
@@ -148,15 +146,15 @@ async fn what_nobody_used_for_longest_goes_first() {
     let mut scene = Scene::new().await;
     let mut contents = Vec::new();
     for name in ["a", "b", "c", "d"] {
-        contents.push(scene.provide(name, PIECE).await);
+        contents.push(scene.provide(name, MIB).await);
     }
     let plan = scene.own.clone().set("CACHE_LIMIT", "3M");
-    let shared = Content::new("shared", 8 * PIECE);
+    let shared = Content::new("shared", 8 * MIB);
     let own = plan.holding("shared", &shared.bytes).start().await;
     for (name, content) in ["a", "b", "c"].iter().zip(&contents) {
         fetches(&own, name, content).await;
     }
-    assert_eq!(own.metric("vecino_cache_bytes").await, 3 * PIECE as u64);
+    assert_eq!(own.metric("vecino_cache_bytes").await, 3 * MIB as u64);
     own.downloads("a", &contents[0]).await;
     is_quiet(&own).await;
     own.downloads("d", &contents[3]).await;
@@ -165,7 +163,7 @@ async fn what_nobody_used_for_longest_goes_first() {
         own.metric("vecino_cache_evictions_total").await == 1
     })
     .await;
-    assert_eq!(own.metric("vecino_cache_bytes").await, 3 * PIECE as u64);
+    assert_eq!(own.metric("vecino_cache_bytes").await, 3 * MIB as u64);
     // It is not found here any more, and fetched again by who wants it.
     let files = own.files().await;
     let held: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
@@ -190,10 +188,7 @@ async fn a_file_that_is_being_read_stays() {
     fetches(&own, "big.iso", &big).await;
     let mut answer = Request::get(path_of("big.iso")).open(own.addr).await;
     assert_eq!(answer.header("vecino-source"), Some("local"));
-    assert!(
-        answer.read_up_to(PIECE).await < SIZE,
-        "the load was too low"
-    );
+    assert!(answer.read_up_to(MIB).await < SIZE, "the load was too low");
     own.downloads("other", &other).await;
     eventually("room", async || {
         own.metric("vecino_cache_evictions_total").await == 1
@@ -209,7 +204,7 @@ async fn a_file_is_withdrawn_before_it_is_deleted() {
     let mut scene = Scene::new().await;
     let mut contents = Vec::new();
     for number in 0..8 {
-        contents.push(scene.provide(&format!("{number}"), PIECE).await);
+        contents.push(scene.provide(&format!("{number}"), MIB).await);
     }
     let own = scene.own.clone().set("CACHE_LIMIT", "1M").start().await;
     for (number, content) in contents.iter().enumerate() {
@@ -238,10 +233,7 @@ async fn a_file_is_withdrawn_before_it_is_deleted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_locator_room_is_made_all_the_same() {
     let mut scene = Scene::new().await;
-    let contents = [
-        scene.provide("a", PIECE).await,
-        scene.provide("b", PIECE).await,
-    ];
+    let contents = [scene.provide("a", MIB).await, scene.provide("b", MIB).await];
     let plan = scene.own.clone().set("CACHE_LIMIT", "1M");
     let own = plan.without("URL_Request").start().await;
     fetches(&own, "a", &contents[0]).await;

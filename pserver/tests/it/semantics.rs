@@ -54,9 +54,9 @@ async fn ranges_and_conditions_are_as_the_rfc_says_wherever_the_bytes_are() {
             ("bytes=0-0", 0..1),
             ("bytes=0-", 0..size),
             ("bytes=100-199", 100..200),
-            ("bytes=1048570-1048590", 1048570..1048591),
-            ("bytes=3000000-4200000", 3000000..4200001),
-            ("bytes=5242880-99999999", 5242880..size),
+            ("bytes=262140-262160", 262140..262161),
+            ("bytes=750000-1050000", 750000..1050001),
+            ("bytes=1310720-99999999", 1310720..size),
             ("bytes=-1", size - 1..size),
             ("bytes=-2000", size - 2000..size),
             ("bytes=-99999999", 0..size),
@@ -240,11 +240,11 @@ async fn a_range_in_the_middle_fetches_only_its_pieces() {
         response.body
     };
     let piece = PIECE as u64;
-    assert!(get("bytes=4194404-5242979").await == content.slice(4194404..5242980));
+    assert!(get("bytes=1048676-1310819").await == content.slice(1048676..1310820));
     assert_eq!(once(provider.ranges()), [4 * piece..6 * piece]);
     provider.fixture.forget();
     // What is there already is not fetched again; of the rest, only what is wanted.
-    assert!(get("bytes=4194304-7340031").await == content.slice(4 * piece..7 * piece));
+    assert!(get("bytes=1048576-1835007").await == content.slice(4 * piece..7 * piece));
     assert_eq!(once(provider.ranges()), [6 * piece..7 * piece]);
     provider.fixture.forget();
     assert!(get("bytes=-10").await == content.slice(12 * piece - 10..12 * piece));
@@ -432,7 +432,7 @@ async fn content_by_digest_is_plain_http() {
     let path = route::blob(&content.digest);
     let response = own.get(&path).await;
     assert!(response.status == 200 && *response.body == *content.bytes);
-    let range = Request::get(&path).with("Range", "bytes=1048576-");
+    let range = Request::get(&path).with("Range", "bytes=262144-");
     let response = own.send(&range).await;
     assert!(response.status == 206 && response.body == content.slice(PIECE as u64..content.len()));
     let upper = route::BLOBS.to_owned() + "/" + &content.digest.to_string().to_uppercase();

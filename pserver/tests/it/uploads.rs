@@ -279,6 +279,8 @@ async fn a_folder_that_a_delete_emptied_leaves_its_name_free() {
         .await;
 }
 
+const MIB: usize = 1 << 20;
+
 /// `PUT` of `bytes` zeros in chunks, whose length is not said before; the status.
 async fn put_chunked(addr: std::net::SocketAddr, name: &str, bytes: usize) -> u16 {
     use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -289,9 +291,9 @@ async fn put_chunked(addr: std::net::SocketAddr, name: &str, bytes: usize) -> u1
     );
     let writing = tokio::spawn(async move {
         write.write_all(head.as_bytes()).await?;
-        for _ in 0..bytes / PIECE {
+        for _ in 0..bytes / MIB {
             write.write_all(b"100000\r\n").await?;
-            write.write_all(&vec![0; PIECE]).await?;
+            write.write_all(&vec![0; MIB]).await?;
             write.write_all(b"\r\n").await?;
         }
         write.write_all(b"0\r\n\r\n").await?;
@@ -319,7 +321,7 @@ async fn uploads_in_chunks_and_at_once_leave_the_floor_free() {
         let names: Vec<_> = (0..count).map(|n| format!("{count}/{n}.bin")).collect();
         let all = names
             .iter()
-            .map(|name| put_chunked(peer.addr, name, mib * PIECE));
+            .map(|name| put_chunked(peer.addr, name, mib * MIB));
         let mut all = std::pin::pin!(futures_util::future::join_all(all));
         let mut ticks = tokio::time::interval(std::time::Duration::from_millis(1));
         let statuses = loop {

@@ -55,6 +55,8 @@ async fn slot(
     let what = What {
         digest,
         offsets: vec![range.start],
+        // Crowds fetch in the other way, by sendfile.
+        along: Vec::new(),
     };
     let asker = request
         .peer_addr()

@@ -4,10 +4,7 @@ use std::convert::Infallible;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
-use futures_util::{
-    StreamExt,
-    stream::{self, FuturesUnordered},
-};
+use futures_util::{StreamExt, stream};
 use vecino_rest::{
     Kind, PeerId,
     body::{
@@ -20,6 +17,8 @@ use super::{context::Worker, error::ApiError, request};
 
 /// The media type of a line of JSON for each answer.
 const JSON_LINES: &str = "application/x-ndjson";
+/// Lookups of one request that run, or wait for being read, at once.
+const LOOKED_UP_AT_ONCE: usize = 8;
 /// Most peers that can be asked for to take a copy.
 const MAX_PLACES: u32 = 16;
 
@@ -60,7 +59,7 @@ pub async fn locate_many(
         return Err(ApiError::new(Kind::BadRequest, detail));
     }
     let shared = worker.shared.clone();
-    let answers = (0..).zip(queries).map(|(number, query)| {
+    let answers = (0..).zip(queries).map(move |(number, query)| {
         let shared = shared.clone();
         async move {
             let located = match check(&query) {
@@ -78,8 +77,8 @@ pub async fn locate_many(
             }
         }
     });
-    let answers: FuturesUnordered<_> = answers.collect();
-    let mut lines = answers.ready_chunks(count).map(|answers| {
+    let answers = stream::iter(answers).buffer_unordered(LOOKED_UP_AT_ONCE);
+    let mut lines = answers.ready_chunks(LOOKED_UP_AT_ONCE).map(|answers| {
         let mut lines = Vec::new();
         for answer in answers {
             serde_json::to_writer(&mut lines, &answer).expect("an answer is plain data");

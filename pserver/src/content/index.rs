@@ -139,9 +139,13 @@ impl Index {
     /// Every row, but of those whose contents were cut into other pieces: they are to be hashed
     /// again. Piece hashes that belong to none are deleted on this occasion.
     pub fn load(&self) -> Result<Vec<Row>, IndexError> {
-        let rows = self.rows()?;
+        let (rows, stale) = self.rows()?;
         let digests: HashSet<Digest> = rows.iter().map(|row| row.digest).collect();
         self.write(|write| {
+            let mut files = write.open_table(FILES)?;
+            for row in &stale {
+                files.remove((key(row.origin), row.path.as_str()))?;
+            }
             let mut pieces = write.open_table(PIECES)?;
             pieces.retain(|digest, _| digests.contains(&Digest::from_bytes(*digest)))?;
             Ok(())
@@ -149,7 +153,8 @@ impl Index {
         Ok(rows)
     }
 
-    fn rows(&self) -> Result<Vec<Row>, IndexError> {
+    /// Those that hold, and those whose contents were cut into other pieces.
+    fn rows(&self) -> Result<(Vec<Row>, Vec<Row>), IndexError> {
         let read = self.db.begin_read().map_err(redb::Error::from)?;
         let files = read.open_table(FILES).map_err(redb::Error::from)?;
         let pieces = read.open_table(PIECES).map_err(redb::Error::from)?;
@@ -163,7 +168,7 @@ impl Index {
             let bytes = hashes.map_or(0, |hashes| hashes.value().len());
             Ok::<_, IndexError>(bytes == several as usize * Digest::LEN)
         };
-        let mut rows = Vec::new();
+        let (mut rows, mut stale) = (Vec::new(), Vec::new());
         for row in files.iter().map_err(redb::Error::from)? {
             let (at, value) = row.map_err(redb::Error::from)?;
             let (origin, path) = at.value();
@@ -178,11 +183,12 @@ impl Index {
                 stamp: Stamp::from_bytes(stamp.try_into().expect("split at its length")),
                 digest: Digest::from_slice(digest).expect("the rest is a digest"),
             };
-            if is_cut_so(&row)? {
-                rows.push(row);
+            match is_cut_so(&row)? {
+                true => rows.push(row),
+                false => stale.push(row),
             }
         }
-        Ok(rows)
+        Ok((rows, stale))
     }
 
     /// The piece hashes of a content of several pieces.
@@ -282,6 +288,7 @@ mod tests {
         let rows = index.load().expect("loaded");
         let paths: Vec<_> = rows.iter().map(|row| row.path.as_str()).collect();
         assert_eq!(paths, ["as now"]);
+        assert!(index.rows().expect("read").1.is_empty(), "forgotten");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use vecino_rest::{Digest, Name};
 
 use super::{Store, StoreError, publish::Folders};
 
-/// Contents kept at once; about as many files are open for it.
+/// Files kept at once, which are open for it; a content may be several.
 const MAX_BATCH: usize = 64;
 /// Contents that wait for that or are being kept, each in memory; who has one more waits first.
 const MAX_WAITING: usize = 256;
@@ -79,7 +79,7 @@ struct Line {
 struct Waiting {
     small: Small,
     answer: oneshot::Sender<Result<(), StoreError>>,
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 impl Keeper {
@@ -96,7 +96,16 @@ impl Keeper {
             let waited = self.full.wait_timeout_while(line, linger, is_short);
             line = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        let most = line.waiting.len().min(MAX_BATCH);
+        let mut files = 0;
+        let fits = line
+            .waiting
+            .iter()
+            .enumerate()
+            .take_while(|(place, waiting)| {
+                files += waiting.small.names.len();
+                *place == 0 || files <= MAX_BATCH
+            });
+        let most = fits.count();
         line.is_served = most > 0;
         line.waiting.drain(..most).collect()
     }
@@ -121,9 +130,11 @@ impl Serving {
             }
             let smalls: Vec<_> = batch.iter().map(|waiting| &waiting.small).collect();
             let kept = self.store.keep_together(&smalls);
-            for (waiting, kept) in batch.into_iter().zip(kept) {
+            for (Waiting { answer, place, .. }, kept) in batch.into_iter().zip(kept) {
+                // Whoever hears the answer finds its place free.
+                drop(place);
                 // Who asked may be gone.
-                let _ = waiting.answer.send(kept);
+                let _ = answer.send(kept);
             }
         }
     }
@@ -142,8 +153,27 @@ struct Written {
     /// Which of the batch.
     of: usize,
     name: Name,
-    temporary: PathBuf,
+    temporary: Temporary,
     file: File,
+}
+
+/// Where a file lies until it has its name; deleted where that is not to be.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    /// It has its name.
+    fn got_its_name(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            // Of no use any more; the error that led here says why.
+            let _ = fs::remove_file(&self.0);
+        }
+    }
 }
 
 impl Store {
@@ -158,7 +188,7 @@ impl Store {
             line.waiting.push_back(Waiting {
                 small,
                 answer,
-                _place: place.map_err(|_| StoreError::Interrupted)?,
+                place: place.map_err(|_| StoreError::Interrupted)?,
             });
             if line.waiting.len() == MAX_BATCH {
                 self.keeper.full.notify_one();
@@ -208,14 +238,13 @@ impl Store {
             } = written;
             let named = synced
                 .map_err(StoreError::io("download cannot be written"))
-                .and_then(|()| self.place(&mut folders, &temporary, name, &batch[of].digest));
+                .and_then(|()| self.place(&mut folders, &temporary.0, name, &batch[of].digest));
             match named {
-                Ok(named) => placed.push((of, named)),
-                Err(error) => {
-                    // Of no use any more; the error says why.
-                    let _ = fs::remove_file(&temporary);
-                    outcomes[of] = Err(error);
+                Ok(named) => {
+                    temporary.got_its_name();
+                    placed.push((of, named));
                 }
+                Err(error) => outcomes[of] = Err(error),
             }
         }
         let synced = folders.sync();
@@ -231,25 +260,19 @@ impl Store {
     }
 
     fn write_small(&self, small: &Small, of: usize, name: Name) -> Result<Written, StoreError> {
-        let temporary = self.temporary();
-        let written = File::create_new(&temporary).and_then(|mut file| {
-            let written = file
-                .write_all(&small.bytes)
-                .and_then(|()| file.set_modified(time_of(small.modified_ms)));
-            if written.is_err() {
-                // Of no use any more; the error says why.
-                let _ = fs::remove_file(&temporary);
-            }
-            written.map(|()| file)
-        });
-        written
-            .map(|file| Written {
+        let path = self.temporary();
+        let written = File::create_new(&path).and_then(|mut file| {
+            let temporary = Temporary(path);
+            file.write_all(&small.bytes)?;
+            file.set_modified(time_of(small.modified_ms))?;
+            Ok(Written {
                 of,
                 name,
                 temporary,
                 file,
             })
-            .map_err(StoreError::io("download cannot be written"))
+        });
+        written.map_err(StoreError::io("download cannot be written"))
     }
 }
 
@@ -270,10 +293,17 @@ fn sync(written: &[Written]) -> Vec<io::Result<()>> {
     thread::scope(|scope| {
         let parts = others.chunks(others.len().div_ceil(SYNCED_AT_ONCE));
         let parts: Vec<_> = parts
-            .map(|part| scope.spawn(move || sync_each(part)))
+            .map(|part| {
+                let syncing = thread::Builder::new().spawn_scoped(scope, move || sync_each(part));
+                (part, syncing)
+            })
             .collect();
-        for part in parts {
-            synced.extend(part.join().expect("syncing does not panic"));
+        for (part, syncing) in parts {
+            synced.extend(match syncing {
+                Ok(syncing) => syncing.join().expect("syncing does not panic"),
+                // There is no thread to be had.
+                Err(_) => sync_each(part),
+            });
         }
     });
     synced

@@ -334,6 +334,10 @@ impl Source {
             // It may have ended in the middle, without a length to tell by.
             Err(error) => return Err(Fault::Failed(format!("piece hashes: {error}"))),
         };
+        if pieces.piece_size != layout.piece_size() {
+            let other = format!("it cuts contents otherwise ({} bytes)", pieces.piece_size);
+            return Err(Fault::Failed(other));
+        }
         if verify::merge(layout, &pieces.pieces) != Some(*digest) {
             return Err(wrong("that do not merge to the digest"));
         }

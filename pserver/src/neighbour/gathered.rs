@@ -6,6 +6,7 @@
 
 use std::{cell::RefCell, collections::HashMap, time::Instant};
 
+use awc::http::StatusCode;
 use bytes::BytesMut;
 use futures_util::{StreamExt, future::join_all};
 use tokio::{
@@ -174,8 +175,13 @@ impl Outbound {
         let deadline = Deadline::now() + ANSWER_WITHIN;
         let begun = self.begin(link, route::NEIGHBOUR_LOCATE_MANY, body);
         let mut response = begun.await?;
-        if response.status() != awc::http::StatusCode::OK {
+        let status = response.status();
+        if status != StatusCode::OK {
             let answer = RawAnswer::read(response).await?;
+            if matches!(status.as_u16(), 404 | 405 | 501) {
+                // Whatever it says of it: it does not know the route.
+                return Ok(Reply::FirstSystem);
+            }
             return Ok(answer.understood().without_answer());
         }
         let mut rest = BytesMut::new();
@@ -328,12 +334,22 @@ mod tests {
 
     #[actix_web::test]
     async fn who_does_not_know_the_route_is_asked_one_by_one() {
-        let (outbound, asked) = neighbour(|_| HttpResponse::NotFound().finish()).await;
-        for expected in [vec![2, 1, 1], vec![2, 1, 1, 1, 1]] {
-            for answer in ask(&outbound, &["a", "b"]).await {
-                assert_eq!(answer.expect("found").len(), 1);
+        let plain: fn(LocateMany) -> HttpResponse = |_| HttpResponse::NotFound().finish();
+        // As a peer says it that has no such route.
+        let problem = |_| {
+            let problem = Problem::new(Kind::NotFound, "no such route");
+            HttpResponse::NotFound()
+                .content_type(vecino_rest::problem::MEDIA_TYPE)
+                .body(serde_json::to_string(&problem).expect("plain"))
+        };
+        for ignorant in [plain, problem] {
+            let (outbound, asked) = neighbour(ignorant).await;
+            for expected in [vec![2, 1, 1], vec![2, 1, 1, 1, 1]] {
+                for answer in ask(&outbound, &["a", "b"]).await {
+                    assert_eq!(answer.expect("found").len(), 1);
+                }
+                assert_eq!(*asked.lock().expect("whole"), expected);
             }
-            assert_eq!(*asked.lock().expect("whole"), expected);
         }
     }
 

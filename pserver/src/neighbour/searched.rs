@@ -16,14 +16,17 @@ const KNOWN_FOR: Duration = Duration::from_secs(30);
 
 /// See the module.
 #[derive(Debug)]
-pub struct Searched(Cache<(Name, Digest), Variant>);
+pub struct Searched(Cache<(Name, Digest), Option<Variant>>);
 
 impl Default for Searched {
     fn default() -> Self {
         let cache = Cache::builder()
             .max_capacity(MAX_PROVIDERS)
-            .weigher(|_: &(Name, Digest), variant: &Variant| {
-                u32::try_from(1 + variant.providers.len()).unwrap_or(u32::MAX)
+            .weigher(|_: &(Name, Digest), variant: &Option<Variant>| {
+                let providers = variant
+                    .as_ref()
+                    .map_or(0, |variant| variant.providers.len());
+                u32::try_from(1 + providers).unwrap_or(u32::MAX)
             })
             .time_to_live(KNOWN_FOR)
             .build();
@@ -32,19 +35,25 @@ impl Default for Searched {
 }
 
 impl Searched {
-    /// Remembers those whose providers were named.
+    /// Remembers those whose providers were named. Where there are two words on how large a content
+    /// is, one of them is wrong, and nothing is known of it.
     pub fn learn(&self, found: &[Variant]) {
         for variant in found.iter().filter(|variant| !variant.providers.is_empty()) {
             if let Some(digest) = variant.digest {
                 let key = (variant.name.clone(), digest);
-                self.0.insert(key, variant.clone());
+                let is_disputed = match self.0.get(&key) {
+                    Some(Some(known)) => known.size != variant.size,
+                    Some(None) => true,
+                    None => false,
+                };
+                self.0.insert(key, (!is_disputed).then(|| variant.clone()));
             }
         }
     }
 
     /// What is known of this content under this name.
     pub fn find(&self, name: &Name, digest: &Digest) -> Option<Variant> {
-        self.0.get(&(name.clone(), *digest))
+        self.0.get(&(name.clone(), *digest)).flatten()
     }
 }
 
@@ -76,6 +85,15 @@ mod tests {
         let find = |variant: &Variant| searched.find(&variant.name, &variant.digest?);
         assert_eq!(find(&told), Some(told.clone()));
         assert_eq!(find(&untold), None);
+        // Another size: nobody knows which is right, whatever is said afterwards.
+        let larger = Variant {
+            size: Some(2),
+            ..told.clone()
+        };
+        for word in [&larger, &told] {
+            searched.learn(std::slice::from_ref(word));
+            assert_eq!(find(&told), None);
+        }
         let other = Digest::of(b"other");
         assert_eq!(searched.find(&told.name, &other), None);
         assert_eq!(

@@ -30,7 +30,7 @@ use vecino_rest::{Digest, Name, piece::Layout};
 use super::{
     Slots,
     head::{self, BlobRequest, MAX_HEAD},
-    slots::What,
+    slots::{self, What},
 };
 use crate::{
     api::{
@@ -130,6 +130,7 @@ impl Sender {
             let others = others(&request, &body, &range, size);
             let what = What {
                 digest: request.digest,
+                along: slots::along(&range, size),
                 offsets: iter::once(&range)
                     .chain(&others)
                     .map(|bytes| bytes.start)

@@ -11,6 +11,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, Ipv6Addr},
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use tokio::{
     sync::Notify,
     time::{sleep_until, timeout_at},
 };
-use vecino_rest::Digest;
+use vecino_rest::{Digest, piece::Layout};
 
 /// Slots.
 const SLOTS: usize = 6;
@@ -37,6 +38,8 @@ const COUNTS_FOR: Duration = Duration::from_secs(2);
 const PASSED_OVER_FOR: Duration = Duration::from_secs(1);
 /// How often something was sent is remembered for so much of it.
 const MAX_SENT: usize = 4096;
+/// Pieces of one request, beside the first, that count as sent: who asks for more is in no crowd.
+const MAX_ALONG: usize = 63;
 
 /// No slot became free in time: come back later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,17 @@ pub struct What {
     pub digest: Digest,
     /// From which offset on: any of these, the first one rather than another; at least one.
     pub offsets: Vec<u64>,
+    /// Where the further pieces begin that are sent along.
+    pub along: Vec<u64>,
+}
+
+/// Where the pieces begin that a run of several brings beside its first one.
+pub fn along(range: &Range<u64>, size: u64) -> Vec<u64> {
+    let Some(layout) = Layout::of(size) else {
+        return Vec::new();
+    };
+    let further = layout.pieces_in(range).skip(1).take(MAX_ALONG);
+    further.map(|piece| layout.range(piece).start).collect()
 }
 
 #[derive(Debug)]
@@ -184,10 +198,12 @@ impl Queue {
         };
         let (digest, offset) = (served.what.digest, served.rarest[0]);
         self.taken.insert(ticket, (served.asker, now));
-        self.sent.add(digest, offset);
-        for waiting in self.waiting.values_mut() {
-            if waiting.what.digest == digest {
-                waiting.was_sent(offset, &self.sent);
+        for offset in std::iter::once(offset).chain(served.what.along) {
+            self.sent.add(digest, offset);
+            for waiting in self.waiting.values_mut() {
+                if waiting.what.digest == digest {
+                    waiting.was_sent(offset, &self.sent);
+                }
             }
         }
         Ok(offset)
@@ -314,11 +330,28 @@ mod tests {
         What {
             digest: Digest::of(b"a"),
             offsets: offsets.into(),
+            along: Vec::new(),
         }
     }
 
     fn asker(number: u8) -> IpAddr {
         IpAddr::from([10, 0, 1, number])
+    }
+
+    #[test]
+    fn all_pieces_of_a_run_count_as_sent() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        let run = What {
+            along: vec![1, 2],
+            ..what([0])
+        };
+        let mut serve = |number: u8, what: What| {
+            let ticket = queue.enter(asker(number), what, now).expect("room");
+            queue.try_take(ticket, now)
+        };
+        assert_eq!(serve(1, run), Ok(0));
+        assert_eq!(serve(2, what([2, 1, 3])), Ok(3));
     }
 
     #[test]

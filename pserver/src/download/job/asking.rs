@@ -89,9 +89,29 @@ impl Run<'_> {
         let Some(other) = other.filter(|&other| state.picker.moved(first, other, no)) else {
             return false;
         };
+        drop(state);
         flight.first.set(other);
         flight.at.set((other, flight.at.get().1));
+        self.job.told_pieces();
         true
+    }
+
+    /// The provider of `flight` chose to send `piece`, for which another request waits at it: that
+    /// one is to bring what this one was. Whether there is such a one.
+    fn swaps(&self, flight: &Rc<Flight>, piece: u32) -> bool {
+        let flights = self.flights.borrow();
+        let other = flights.iter().find(|other| {
+            other.provider == flight.provider
+                && !Rc::ptr_eq(other, flight)
+                && other.is_waiting()
+                && other.run() == (piece..piece + 1)
+        });
+        if let Some(other) = other {
+            let first = flight.first.get();
+            other.first.set(first);
+            other.at.set((first, other.at.get().1));
+        }
+        other.is_some()
     }
 
     /// Asks partial providers what they have.
@@ -209,6 +229,7 @@ impl Run<'_> {
         let failures = self.roster.borrow().failures(no);
         async move {
             let delivered = |piece| self.delivered(no, piece);
+            let swaps = |piece| self.swaps(&flight, piece);
             let transfer = Transfer {
                 job: self.job,
                 source: &self.tools.source,
@@ -217,6 +238,7 @@ impl Run<'_> {
                 failures,
                 flight: &flight,
                 delivered: &delivered,
+                swaps: &swaps,
             };
             let outcome = transfer.run().await;
             Event::Landed(flight, outcome)

@@ -123,6 +123,9 @@ pub(super) struct Transfer<'a> {
     pub(super) flight: &'a Flight,
     /// Is told of each piece that this was the first to verify.
     pub(super) delivered: &'a dyn Fn(u32),
+    /// Gives the piece that this was to bring to another request that was to bring that one; whether
+    /// there is such a one.
+    pub(super) swaps: &'a dyn Fn(u32) -> bool,
 }
 
 /// What a block that was written came to.
@@ -177,7 +180,8 @@ impl Transfer<'_> {
     fn comes(&self, first: u32) -> Result<Range<u32>, Stop> {
         let (expected, provider) = (self.flight.first.get(), self.flight.provider);
         if first != expected {
-            if !self.job.state().picker.moved(expected, first, provider) {
+            let moved = self.job.state().picker.moved(expected, first, provider);
+            if !moved && !(self.swaps)(first) {
                 return Err(Stop::Unwanted);
             }
             self.flight.first.set(first);

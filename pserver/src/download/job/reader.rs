@@ -43,12 +43,28 @@ impl Reader {
         }
     }
 
-    /// Waits until the first piece of the range is verified.
+    /// Waits until the first piece of the range is verified; one that does not read in order, until
+    /// any piece is.
     pub async fn ready(&mut self) -> Result<(), JobError> {
         if self.want.pieces.is_empty() {
             return Ok(());
         }
-        self.wait_for(self.want.pieces.start).await
+        if self.want.in_order {
+            return self.wait_for(self.want.pieces.start).await;
+        }
+        loop {
+            self.changed.borrow_and_update();
+            {
+                let state = self.job.state();
+                if state.picker.verified_count() > 0 && self.job.place.get().is_some() {
+                    return Ok(());
+                }
+                if let Some(Err(error)) = &state.outcome {
+                    return Err(error.clone());
+                }
+            }
+            let _ = self.changed.changed().await;
+        }
     }
 
     /// Waits until the job ended.

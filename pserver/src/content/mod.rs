@@ -5,6 +5,7 @@
 //! announce.
 
 pub mod apart;
+mod behind;
 pub mod cache;
 pub mod catalogue;
 pub mod hash;

@@ -28,7 +28,10 @@ use rustix::{
 };
 use vecino_rest::{Digest, piece::Layout};
 
-use super::verify::{self, PieceHasher};
+use super::{
+    behind::Behind,
+    verify::{self, PieceHasher},
+};
 
 const MAGIC: &[u8; 8] = b"VECINO\x00\x01";
 const HEADER: usize = MAGIC.len() + 8;
@@ -59,6 +62,7 @@ pub struct Part {
     /// Held while the file is written to: the kernel lets one writer in at a time, and the others
     /// spin until it is their turn.
     disk: Mutex<()>,
+    behind: Behind,
     next_writer: AtomicU64,
 }
 
@@ -163,6 +167,7 @@ impl Part {
             path,
             writing: std::array::from_fn(|_| Mutex::default()),
             disk: Mutex::default(),
+            behind: Behind::default(),
             next_writer: AtomicU64::new(0),
         }
     }
@@ -210,13 +215,24 @@ impl Part {
         }
     }
 
+    /// Piece `index` was verified; whether somebody is to call [`Part::sync`] now.
+    pub fn is_to_be_synced(&self, index: u32) -> bool {
+        let range = self.layout.range(index);
+        self.behind.written(range.end - range.start)
+    }
+
+    /// Makes durable what was written so far. Blocks.
+    pub fn sync(&self) {
+        self.behind.sync(&self.file);
+    }
+
     /// Makes the whole content durable, gives it its modified time, and answers where it is.
     pub fn finish(&self, modified_ms: i64) -> io::Result<&Path> {
         let since = Duration::from_millis(modified_ms.max(0).cast_unsigned());
         if let Some(modified) = SystemTime::UNIX_EPOCH.checked_add(since) {
             self.file.set_modified(modified)?;
         }
-        self.file.sync_all()?;
+        self.behind.finish(&self.file)?;
         Ok(&self.path)
     }
 

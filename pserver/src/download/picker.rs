@@ -288,7 +288,8 @@ impl Offer<'_> {
         self.has.is_none_or(|has| has.get(piece))
     }
 
-    fn copies_of(&self, piece: u32) -> u16 {
+    /// How many others have `piece`, or are fetching it.
+    pub fn copies_of(&self, piece: u32) -> u16 {
         self.copies.get(piece as usize).copied().unwrap_or(0)
     }
 }

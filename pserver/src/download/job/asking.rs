@@ -1,6 +1,6 @@
 //! Whom a job asks for which pieces: fills the flights that are free, takes late pieces over.
 //!
-//! Invariant: never more than `FLIGHTS` requests at once, nor more at one provider than the roster
+//! Invariant: never more than `FLIGHTS` requests at once, and `AT_WHOLE`, nor more at one provider than the roster
 //! allows; a piece is asked of a second provider only when the first is late with it.
 
 use std::{
@@ -26,6 +26,9 @@ use crate::{
 
 /// Requests in flight, at least while there is something to ask for, and at most.
 const FLIGHTS: (usize, usize) = (4, 24);
+/// Requests at those who have everything, for what nobody else has in a crowd: so many beside all
+/// others.
+const AT_WHOLE: usize = 4;
 /// So much of what comes in is asked for ahead.
 const AHEAD: Duration = Duration::from_millis(400);
 /// A piece is late when it takes so many times as long as it should, and so much longer.
@@ -42,6 +45,10 @@ impl Run<'_> {
             return;
         }
         let copies = self.roster.borrow().copies(job.layout.pieces());
+        let in_a_crowd = self.roster.borrow().is_crowd();
+        if in_a_crowd {
+            self.ask_for_the_rarest(part, events, &wants, &copies, now);
+        }
         let most = self.most_flights();
         loop {
             let askable = self.roster.borrow().askable(now, &mut rand::rng());
@@ -50,7 +57,12 @@ impl Run<'_> {
                 if self.flights.borrow().len() >= most {
                     return self.ask_for_pieces(events, now);
                 }
-                if let Some(flight) = self.pick(no, &wants, &copies, now) {
+                // As long as something else is on its way, who has everything is spared for what
+                // nobody else has.
+                let is_spared = in_a_crowd
+                    && self.roster.borrow().is_whole(no)
+                    && !self.flights.borrow().is_empty();
+                if let Some(flight) = self.pick(no, &wants, &copies, is_spared, now) {
                     events.push(self.transfer(part, flight));
                     is_asked = true;
                 }
@@ -60,6 +72,29 @@ impl Run<'_> {
             }
         }
         self.ask_for_pieces(events, now);
+    }
+
+    /// Asks some who have everything for what nobody else has, however much else is on its way: what
+    /// they have not sent yet, nobody in the crowd can have from another.
+    fn ask_for_the_rarest<'a>(
+        &'a self,
+        part: &'a Arc<Part>,
+        events: &mut Events<'a>,
+        wants: &[Want],
+        copies: &[u16],
+        now: Instant,
+    ) {
+        let askable = self.roster.borrow().askable(now, &mut rand::rng());
+        let is_whole = |no: &ProviderNo| self.roster.borrow().is_whole(*no);
+        let flights = self.flights.borrow();
+        let whole = flights.iter().filter(|flight| is_whole(&flight.provider));
+        let free = AT_WHOLE.saturating_sub(whole.count());
+        drop(flights);
+        for no in askable.into_iter().filter(is_whole).take(free) {
+            if let Some(flight) = self.pick(no, wants, copies, true, now) {
+                events.push(self.transfer(part, flight));
+            }
+        }
     }
 
     /// Takes back what waits in the queue of one that has everything, and that others have by now,
@@ -147,6 +182,7 @@ impl Run<'_> {
         no: ProviderNo,
         wants: &[Want],
         copies: &[u16],
+        is_spared: bool,
         now: Instant,
     ) -> Option<Rc<Flight>> {
         let mut roster = self.roster.borrow_mut();
@@ -154,15 +190,7 @@ impl Run<'_> {
             provider: no,
             has: roster.has(no),
             copies,
-            // As long as something else is on its way.
-            most_copies: if roster.is_whole(no)
-                && roster.is_crowd()
-                && !self.flights.borrow().is_empty()
-            {
-                0
-            } else {
-                u16::MAX
-            },
+            most_copies: if is_spared { 0 } else { u16::MAX },
             longest: roster.longest_run(no, &self.job.layout),
         };
         let waited_for = self.waited_for(wants);
@@ -184,7 +212,8 @@ impl Run<'_> {
             run
         } else {
             let flights = self.flights.borrow();
-            let mut pieces = flights.iter().map(|flight| flight.at.get().0);
+            let pieces = flights.iter().map(|flight| flight.at.get().0);
+            let mut pieces = pieces.filter(|&piece| offer.copies_of(piece) <= offer.most_copies);
             let piece = pieces.find(|piece| late(piece) && state.picker.take_over(*piece, no))?;
             piece..piece + 1
         };

@@ -273,6 +273,10 @@ impl Transfer<'_> {
                 // The first one stays.
                 let _ = self.job.source.set(self.url.clone());
                 if self.job.verified(piece) {
+                    if self.part.is_to_be_synced(piece) {
+                        let part = self.part.clone();
+                        spawn_blocking(move || part.sync());
+                    }
                     let bytes = range.end - range.start;
                     self.flight.verified.set(self.flight.verified.get() + bytes);
                     (self.delivered)(piece);

@@ -288,8 +288,7 @@ impl Offer<'_> {
         self.has.is_none_or(|has| has.get(piece))
     }
 
-    /// How many others have `piece`, or are fetching it.
-    pub fn copies_of(&self, piece: u32) -> u16 {
+    fn copies_of(&self, piece: u32) -> u16 {
         self.copies.get(piece as usize).copied().unwrap_or(0)
     }
 }

@@ -1,9 +1,11 @@
 //! Whom a job asks for which pieces: fills the flights that are free, takes late pieces over.
 //!
-//! Invariant: never more than `FLIGHTS` requests at once, and `AT_WHOLE`, nor more at one provider than the roster
-//! allows; a piece is asked of a second provider only when the first is late with it.
+//! Invariant: never more than `FLIGHTS` requests at once, and `AT_WHOLE` beside them, nor more at
+//! one provider than the roster allows; a piece is asked of a second provider only when the first
+//! is late with it.
 
 use std::{
+    ops::Range,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -49,7 +51,7 @@ impl Run<'_> {
         if in_a_crowd {
             self.ask_for_the_rarest(part, events, &wants, &copies, now);
         }
-        let most = self.most_flights();
+        let most = self.most_flights(in_a_crowd);
         loop {
             let askable = self.roster.borrow().askable(now, &mut rand::rng());
             let mut is_asked = false;
@@ -62,7 +64,11 @@ impl Run<'_> {
                 let is_spared = in_a_crowd
                     && self.roster.borrow().is_whole(no)
                     && !self.flights.borrow().is_empty();
-                if let Some(flight) = self.pick(no, &wants, &copies, is_spared, now) {
+                let most_copies = if is_spared { 0 } else { u16::MAX };
+                let picked = self.pick(no, &wants, &copies, most_copies, now);
+                let picked = picked.or_else(|| Some((self.take_over(no, now)?, None)));
+                if let Some((run, welcome)) = picked {
+                    let flight = self.begin(no, run, welcome);
                     events.push(self.transfer(part, flight));
                     is_asked = true;
                 }
@@ -91,7 +97,8 @@ impl Run<'_> {
         let free = AT_WHOLE.saturating_sub(whole.count());
         drop(flights);
         for no in askable.into_iter().filter(is_whole).take(free) {
-            if let Some(flight) = self.pick(no, wants, copies, true, now) {
+            if let Some((run, welcome)) = self.pick(no, wants, copies, 0, now) {
+                let flight = self.begin(no, run, welcome);
                 events.push(self.transfer(part, flight));
             }
         }
@@ -169,60 +176,65 @@ impl Run<'_> {
         self.roster.borrow().url(no).clone()
     }
 
-    /// Enough flights for the rate that is measured.
-    fn most_flights(&self) -> usize {
+    /// Enough flights for the rate that is measured. In a crowd the rate is what the flights make it:
+    /// who asked for less would get less, and then ask for less still.
+    fn most_flights(&self, in_a_crowd: bool) -> usize {
         let (least, most) = FLIGHTS;
+        if in_a_crowd {
+            return most;
+        }
         let pieces = self.rate.get() * AHEAD.as_secs_f64() / self.job.layout.piece_size() as f64;
         (least + pieces as usize).min(most)
     }
 
-    /// What `no` is to send next.
+    /// What `no` is to send next of what is missing, or what a reader waits for and another is late
+    /// with; and what would be as welcome.
     fn pick(
         &self,
         no: ProviderNo,
         wants: &[Want],
         copies: &[u16],
-        is_spared: bool,
+        most_copies: u16,
         now: Instant,
-    ) -> Option<Rc<Flight>> {
-        let mut roster = self.roster.borrow_mut();
+    ) -> Option<(Range<u32>, Option<Welcome>)> {
+        let roster = self.roster.borrow();
         let offer = Offer {
             provider: no,
             has: roster.has(no),
             copies,
-            most_copies: if is_spared { 0 } else { u16::MAX },
+            most_copies,
             longest: roster.longest_run(no, &self.job.layout),
         };
-        let waited_for = self.waited_for(wants);
-        let own = roster.piece_takes(no, &self.job.layout);
+        let mut urgent = self.waited_for(wants).into_iter();
+        let urgent = urgent.find(|&piece| self.is_late(piece, no, &roster, now));
         let mut state = self.job.state();
-        let late = |piece: &u32| {
-            offer.has.is_none_or(|has| has.get(*piece)) && self.is_late(*piece, no, own, now)
-        };
-        let urgent = waited_for.into_iter().find(late);
-        let mut welcome = None;
-        let run = if let Some(piece) = urgent.filter(|&piece| state.picker.take_over(piece, no)) {
-            piece..piece + 1
-        } else if let Some(run) = state.picker.pick(&offer, wants, rand::random()) {
-            // What a partial one sends, others send as well: by the time that it chose, its choice
-            // might be here.
-            if run.len() == 1 && roster.is_whole(no) {
-                welcome = state.picker.welcome(&offer, wants, run.start);
-            }
-            run
-        } else {
-            let flights = self.flights.borrow();
-            let pieces = flights.iter().map(|flight| flight.at.get().0);
-            let mut pieces = pieces.filter(|&piece| offer.copies_of(piece) <= offer.most_copies);
-            let piece = pieces.find(|piece| late(piece) && state.picker.take_over(*piece, no))?;
-            piece..piece + 1
-        };
-        drop(state);
+        if let Some(piece) = urgent.filter(|&piece| state.picker.take_over(piece, no)) {
+            return Some((piece..piece + 1, None));
+        }
+        let run = state.picker.pick(&offer, wants, rand::random())?;
+        // What a partial one sends, others send as well: by the time that it chose, its choice
+        // might be here.
+        let may_choose = run.len() == 1 && roster.is_whole(no);
+        let welcome = may_choose.then(|| state.picker.welcome(&offer, wants, run.start));
+        Some((run, welcome.flatten()))
+    }
+
+    /// A piece that another is late with, for `no` to send as well.
+    fn take_over(&self, no: ProviderNo, now: Instant) -> Option<Range<u32>> {
+        let (roster, flights) = (self.roster.borrow(), self.flights.borrow());
+        let pieces = flights.iter().map(|flight| flight.at.get().0);
+        let mut late = pieces.filter(|&piece| self.is_late(piece, no, &roster, now));
+        let piece = late.find(|&piece| self.job.state().picker.take_over(piece, no))?;
+        Some(piece..piece + 1)
+    }
+
+    /// A request to `no` that begins.
+    fn begin(&self, no: ProviderNo, run: Range<u32>, welcome: Option<Welcome>) -> Rc<Flight> {
         self.job.told_pieces();
-        roster.asked(no);
+        self.roster.borrow_mut().asked(no);
         let flight = Rc::new(Flight::new(no, run, welcome));
         self.flights.borrow_mut().push(flight.clone());
-        Some(flight)
+        flight
     }
 
     /// The pieces that readers in order are waiting for.
@@ -234,17 +246,19 @@ impl Run<'_> {
             .collect()
     }
 
-    /// Whether who sends `piece` takes so long that `no`, who needs `own`, would be faster.
-    fn is_late(&self, piece: u32, no: ProviderNo, own: Option<Duration>, now: Instant) -> bool {
+    /// Whether who sends `piece` takes so long that `no`, who has it, would be faster.
+    fn is_late(&self, piece: u32, no: ProviderNo, roster: &Roster, now: Instant) -> bool {
         let (times, longer) = LATE;
         let flights = self.flights.borrow();
         let mut sending = flights.iter().filter(|flight| flight.at.get().0 == piece);
         let Some(flight) = sending.next() else {
             return false;
         };
+        let own = roster.piece_takes(no, &self.job.layout);
         let should = own.unwrap_or(UNMEASURED) * times + longer;
         sending.next().is_none()
             && flight.provider != no
+            && roster.has(no).is_none_or(|has| has.get(piece))
             && now.saturating_duration_since(flight.at.get().1) > should
     }
 

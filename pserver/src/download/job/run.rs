@@ -41,7 +41,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often the disk is asked for room.
 const CHECK_ROOM_EVERY: Duration = Duration::from_secs(1);
 /// While it runs, providers are looked up again after so long; half as long again each time ...
-const LOOK_AGAIN: Duration = Duration::from_millis(150);
+const LOOK_AGAIN: Duration = Duration::from_millis(60);
 /// ... up to so long.
 const LOOK_AGAIN_MOST: Duration = Duration::from_secs(10);
 /// How often providers are looked up again when none is left.

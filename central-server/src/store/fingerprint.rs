@@ -45,13 +45,6 @@ impl Bucket {
         self.count -= 1;
     }
 
-    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        bytes[..16].copy_from_slice(&self.sum.to_le_bytes());
-        bytes[16..].copy_from_slice(&self.count.to_le_bytes());
-        bytes
-    }
-
     pub(crate) fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
         let (sum, count) = bytes.split_at(16);
         Self {

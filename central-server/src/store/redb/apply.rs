@@ -3,47 +3,46 @@
 //! Invariant: a change that is refused is refused before it wrote anything, so the others of
 //! the same transaction hold.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
-use vecino_rest::{Digest, Name, UserName, terms::terms_of};
+use vecino_rest::{Digest, UserName};
 
 use super::{
+    lists::{self, Edit},
     read::engine,
+    rows::{self, Block},
     schema::{self, Counters, Keys, META, meta},
 };
 use crate::store::{
-    Account, BUCKETS, Change, Expect, Fingerprints, Forgotten, MAX_BUCKET_RECORDS, PeerNo, PeerRow,
-    PeerState, Registered, Resource, ResourceNo, Session, StoreError, TokenHash, bucket_of,
-    check_room,
-    fingerprint::{Bucket, of_record},
+    Account, BUCKETS, Change, Expect, Fingerprints, Forgotten, PeerNo, PeerRow, PeerState,
+    Registered, ResourceNo, Session, StoreError, TokenHash, check_room,
 };
 
-type Result<T> = std::result::Result<T, StoreError>;
+pub(super) type Result<T> = std::result::Result<T, StoreError>;
 
 /// The open tables of a transaction.
 pub(super) struct Transaction<'t> {
-    keys: Keys,
-    counters: Counters,
+    pub(super) keys: Keys,
+    pub(super) counters: Counters,
     meta: Table<'t, &'static str, &'static [u8]>,
     peers: Table<'t, u32, &'static [u8]>,
     peer_ids: Table<'t, &'static [u8; 16], u32>,
-    buckets: Table<'t, &'static [u8; 5], &'static [u8; Bucket::LEN]>,
-    resources: Table<'t, u64, &'static [u8]>,
-    by_name: Table<'t, &'static [u8; 18], ()>,
-    by_digest: Table<'t, &'static [u8; 14], ()>,
-    holders: Table<'t, &'static [u8; 10], ()>,
-    by_peer: Table<'t, &'static [u8; 11], ()>,
-    terms: Table<'t, &'static [u8], ()>,
     accounts: Table<'t, &'static str, &'static [u8]>,
+    prints: Table<'t, &'static [u8; 5], &'static [u8]>,
+    pub(super) names: Table<'t, &'static [u8], &'static [u8]>,
+    pub(super) crowds: Table<'t, &'static [u8; 10], ()>,
+    pub(super) digests: Table<'t, &'static [u8; 18], ()>,
+    pub(super) numbers: Table<'t, u64, &'static [u8]>,
+    held: Table<'t, &'static [u8], &'static [u8]>,
+    words: Table<'t, &'static [u8], &'static [u8]>,
     /// Of the peers whose records change; written at the end. A peer that announces much sends
     /// many small changes.
     holdings: BTreeMap<PeerNo, Holding>,
-    /// Rows of `terms` to come: in their order they cost half as much.
-    new_terms: Vec<Vec<u8>>,
+    /// What comes to `words` and goes. In their order, and at once, they cost a fraction.
+    pub(super) new_words: Vec<(String, Edit)>,
+    /// Rows of `numbers` that change.
+    pub(super) blocks: HashMap<u64, Block>,
 }
 
 impl<'t> Transaction<'t> {
@@ -58,24 +57,27 @@ impl<'t> Transaction<'t> {
             meta: writing.open_table(META).map_err(engine)?,
             peers: writing.open_table(schema::PEERS).map_err(engine)?,
             peer_ids: writing.open_table(schema::PEER_IDS).map_err(engine)?,
-            buckets: writing.open_table(schema::BUCKETS).map_err(engine)?,
-            resources: writing.open_table(schema::RESOURCES).map_err(engine)?,
-            by_name: writing.open_table(schema::BY_NAME).map_err(engine)?,
-            by_digest: writing.open_table(schema::BY_DIGEST).map_err(engine)?,
-            holders: writing.open_table(schema::HOLDERS).map_err(engine)?,
-            by_peer: writing.open_table(schema::BY_PEER).map_err(engine)?,
-            terms: writing.open_table(schema::TERMS).map_err(engine)?,
             accounts: writing.open_table(schema::ACCOUNTS).map_err(engine)?,
+            prints: writing.open_table(schema::PRINTS).map_err(engine)?,
+            names: writing.open_table(schema::NAMES).map_err(engine)?,
+            crowds: writing.open_table(schema::CROWDS).map_err(engine)?,
+            digests: writing.open_table(schema::DIGESTS).map_err(engine)?,
+            numbers: writing.open_table(schema::NUMBERS).map_err(engine)?,
+            held: writing.open_table(schema::HELD).map_err(engine)?,
+            words: writing.open_table(schema::WORDS).map_err(engine)?,
             holdings: BTreeMap::new(),
-            new_terms: Vec::new(),
+            new_words: Vec::new(),
+            blocks: HashMap::new(),
         })
     }
 
     /// Writes what was put off and the counters, and closes the tables.
     pub(super) fn close(mut self) -> Result<Counters> {
-        self.write_terms()?;
-        for (peer, holding) in std::mem::take(&mut self.holdings) {
-            holding.write(peer, &mut self.buckets)?;
+        self.write_words()?;
+        self.write_blocks()?;
+        for (peer, mut holding) in std::mem::take(&mut self.holdings) {
+            holding.write_list(peer, &mut self.held)?;
+            holding.write_prints(peer, &mut self.prints)?;
         }
         let bytes = self.counters.to_bytes();
         self.meta
@@ -85,11 +87,12 @@ impl<'t> Transaction<'t> {
     }
 
     /// Of that peer, read when it is wanted first.
-    fn holding(&mut self, peer: PeerNo) -> Result<&mut Holding> {
+    pub(super) fn holding(&mut self, peer: PeerNo) -> Result<&mut Holding> {
         if !self.holdings.contains_key(&peer) {
             let holding = Holding {
                 now: self.fingerprints(peer)?,
                 changed: [false; BUCKETS],
+                edits: Vec::new(),
             };
             self.holdings.insert(peer, holding);
         }
@@ -110,11 +113,30 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    fn write_terms(&mut self) -> Result<()> {
-        let mut terms = std::mem::take(&mut self.new_terms);
-        terms.sort_unstable();
-        for term in terms {
-            self.terms.insert(&term[..], ()).map_err(engine)?;
+    fn write_words(&mut self) -> Result<()> {
+        let mut words = std::mem::take(&mut self.new_words);
+        words.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut edits = Vec::new();
+        for of_term in words.chunk_by(|(a, _), (b, _)| a == b) {
+            edits.clear();
+            edits.extend(of_term.iter().map(|(_, edit)| *edit));
+            lists::in_order(&mut edits);
+            let prefix = schema::word(&of_term[0].0);
+            lists::edit(&mut self.words, &prefix, &edits)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_blocks(&mut self) -> Result<()> {
+        let mut blocks: Vec<_> = self.blocks.drain().collect();
+        blocks.sort_unstable_by_key(|(number, _)| *number);
+        for (number, block) in blocks {
+            if block.is_empty() {
+                self.numbers.remove(number).map_err(engine)?;
+            } else {
+                let row = block.to_bytes();
+                self.numbers.insert(number, &row[..]).map_err(engine)?;
+            }
         }
         Ok(())
     }
@@ -124,15 +146,11 @@ impl<'t> Transaction<'t> {
             return Ok(holding.now.clone());
         }
         let mut all = Fingerprints::default();
-        let (from, to) = (schema::bucket(peer, 0), schema::bucket(peer, u8::MAX));
-        for row in self
-            .buckets
-            .range::<&[u8; 5]>(&from..=&to)
-            .map_err(engine)?
-        {
+        let (from, to) = (schema::print(peer, 0), schema::print(peer, u8::MAX));
+        for row in self.prints.range::<&[u8; 5]>(&from..=&to).map_err(engine)? {
             let (key, value) = row.map_err(engine)?;
-            let [.., bucket] = *key.value();
-            all.0[usize::from(bucket)] = Bucket::from_bytes(value.value());
+            let [.., group] = *key.value();
+            rows::read_prints(group, value.value(), &mut all)?;
         }
         Ok(all)
     }
@@ -229,8 +247,8 @@ impl<'t> Transaction<'t> {
             Change::Difference { announce, withdraw } => {
                 check_room(&announce, |bucket| counts[usize::from(bucket)])?;
                 for (name, digest) in withdraw {
-                    for (resource, _) in self.variants(&name, &digest)? {
-                        self.remove(no, resource)?;
+                    for (resource, row) in self.variants(&name, &digest)? {
+                        self.leave(no, name.as_str(), resource, row)?;
                     }
                 }
                 for resource in &announce {
@@ -238,8 +256,7 @@ impl<'t> Transaction<'t> {
                 }
             }
             Change::Bucket { bucket, records } => {
-                let before = self.held(no, bucket..=bucket, MAX_BUCKET_RECORDS)?;
-                let mut stale: BTreeSet<_> = before.into_iter().collect();
+                let mut stale: BTreeSet<_> = self.in_bucket(no, bucket)?.into_iter().collect();
                 for resource in &records {
                     stale.remove(&self.add(no, resource)?);
                 }
@@ -261,7 +278,7 @@ impl<'t> Transaction<'t> {
                 done: true,
             });
         };
-        let held = self.held(no, 0..=u8::MAX, limit)?;
+        let held = self.first_held(no, limit)?;
         for resource in &held {
             self.remove(no, *resource)?;
         }
@@ -277,190 +294,86 @@ impl<'t> Transaction<'t> {
         })
     }
 
-    /// Resources of a peer in some buckets, in the order of the index.
-    fn held(
-        &self,
-        peer: PeerNo,
-        buckets: RangeInclusive<u8>,
-        limit: usize,
-    ) -> Result<Vec<ResourceNo>> {
-        let (from, to) = schema::of_peer(peer, *buckets.start(), *buckets.end());
-        let rows = self
-            .by_peer
-            .range::<&[u8; 11]>(&from..=&to)
-            .map_err(engine)?
-            .take(limit);
-        let numbers = rows.map(|row| {
-            let key = row.map_err(engine)?.0;
-            schema::resource_at_end(key.value()).ok_or_else(|| schema::damaged("a holding"))
-        });
-        numbers.collect()
+    /// The list of a peer, as it is now.
+    fn list(&mut self, peer: PeerNo, each: impl FnMut(u64) -> bool) -> Result<()> {
+        if let Some(holding) = self.holdings.get_mut(&peer) {
+            holding.write_list(peer, &mut self.held)?;
+        }
+        lists::read(&self.held, &lists::of_peer(peer), each)
     }
 
-    /// The resources of that name and digest, with their sizes.
-    fn variants(&self, name: &Name, digest: &Digest) -> Result<Vec<(ResourceNo, u64)>> {
-        let (from, to) = schema::of_identity(&self.keys.identity(name, digest));
-        let mut variants = Vec::new();
-        for row in self
-            .by_name
-            .range::<&[u8; 18]>(&from..=&to)
-            .map_err(engine)?
-        {
-            let key = row.map_err(engine)?.0;
-            let no = schema::resource_at_end(key.value());
-            let no = no.ok_or_else(|| schema::damaged("an index of names"))?;
-            let resource = self.resource(no)?;
-            if resource.name == *name && resource.digest == *digest {
-                variants.push((no, resource.size));
+    fn in_bucket(&mut self, peer: PeerNo, bucket: u8) -> Result<Vec<ResourceNo>> {
+        let mut found = Vec::new();
+        self.list(peer, |number| {
+            let (no, its) = lists::read_held(number);
+            if its == bucket {
+                found.push(no);
             }
-        }
-        Ok(variants)
+            true
+        })?;
+        Ok(found)
     }
 
-    fn resource(&self, no: ResourceNo) -> Result<Resource> {
-        let row = self.resources.get(no.0).map_err(engine)?;
-        schema::read_resource(
-            row.ok_or_else(|| schema::damaged("a resource is missing"))?
-                .value(),
-        )
-    }
-
-    /// Adds a record, and the resource when it is new; the resource's number.
-    fn add(&mut self, peer: PeerNo, resource: &Resource) -> Result<ResourceNo> {
-        let mut found = None;
-        for (no, size) in self.variants(&resource.name, &resource.digest)? {
-            if size == resource.size {
-                found = Some(no);
-            } else {
-                // The same name and digest with another size cannot both be right: the newer
-                // word counts.
-                self.remove(peer, no)?;
-            }
+    fn first_held(&mut self, peer: PeerNo, limit: usize) -> Result<Vec<ResourceNo>> {
+        let mut found = Vec::new();
+        if limit > 0 {
+            self.list(peer, |number| {
+                found.push(lists::read_held(number).0);
+                found.len() < limit
+            })?;
         }
-        let no = match found {
-            Some(no) => no,
-            None => self.create(resource)?,
-        };
-        let known = self
-            .holders
-            .insert(&schema::holder(no, peer), ())
-            .map_err(engine)?
-            .is_some();
-        if !known {
-            let bucket = bucket_of(&resource.digest);
-            self.by_peer
-                .insert(&schema::by_peer(peer, bucket, no), ())
-                .map_err(engine)?;
-            let share = of_record(&resource.name, &resource.digest, resource.size);
-            self.holding(peer)?.bucket(bucket).add(share);
-            self.counters.records += 1;
-        }
-        Ok(no)
-    }
-
-    fn create(&mut self, resource: &Resource) -> Result<ResourceNo> {
-        let no = ResourceNo(self.counters.next_resource);
-        if no > ResourceNo::MAX {
-            return Err(StoreError::Engine(
-                "all resource numbers are used up".into(),
-            ));
-        }
-        self.counters.next_resource += 1;
-        self.counters.resources += 1;
-        let identity = self.keys.identity(&resource.name, &resource.digest);
-        self.resources
-            .insert(no.0, &schema::resource_row(resource)[..])
-            .map_err(engine)?;
-        self.by_name
-            .insert(&schema::by_name(&identity, no), ())
-            .map_err(engine)?;
-        self.by_digest
-            .insert(&schema::by_digest(&resource.digest, no), ())
-            .map_err(engine)?;
-        for term in terms_of(&resource.name) {
-            self.new_terms.push(schema::term(&term, no));
-        }
-        Ok(no)
-    }
-
-    /// Removes a record, and the resource with its last holder. Nothing happens when the peer
-    /// does not hold it.
-    fn remove(&mut self, peer: PeerNo, no: ResourceNo) -> Result<()> {
-        if self
-            .holders
-            .remove(&schema::holder(no, peer))
-            .map_err(engine)?
-            .is_none()
-        {
-            return Ok(());
-        }
-        let resource = self.resource(no)?;
-        let bucket = bucket_of(&resource.digest);
-        self.by_peer
-            .remove(&schema::by_peer(peer, bucket, no))
-            .map_err(engine)?;
-        self.holding(peer)?.bucket(bucket).remove(of_record(
-            &resource.name,
-            &resource.digest,
-            resource.size,
-        ));
-        self.counters.records -= 1;
-        let (first, last) = (
-            schema::holder(no, PeerNo(0)),
-            schema::holder(no, PeerNo(u32::MAX)),
-        );
-        let held = self
-            .holders
-            .range::<&[u8; 10]>(&first..=&last)
-            .map_err(engine)?
-            .next()
-            .is_some();
-        if !held {
-            let identity = self.keys.identity(&resource.name, &resource.digest);
-            self.resources.remove(no.0).map_err(engine)?;
-            self.by_name
-                .remove(&schema::by_name(&identity, no))
-                .map_err(engine)?;
-            self.by_digest
-                .remove(&schema::by_digest(&resource.digest, no))
-                .map_err(engine)?;
-            // One of them may still be to come.
-            self.write_terms()?;
-            for term in terms_of(&resource.name) {
-                self.terms
-                    .remove(&schema::term(&term, no)[..])
-                    .map_err(engine)?;
-            }
-            self.counters.resources -= 1;
-        }
-        Ok(())
+        Ok(found)
     }
 }
 
-/// The fingerprints of one peer while its records change.
-struct Holding {
+/// What one peer holds while its records change.
+pub(super) struct Holding {
     now: Fingerprints,
     changed: [bool; BUCKETS],
+    /// What comes to its list and goes.
+    edits: Vec<Edit>,
 }
 
 impl Holding {
-    fn bucket(&mut self, bucket: u8) -> &mut Bucket {
+    /// A record came or goes, with its share in the fingerprint.
+    pub(super) fn count(&mut self, no: ResourceNo, bucket: u8, share: u128, comes: bool) {
+        self.edits.push((lists::held(no, bucket), comes));
         let bucket = usize::from(bucket);
         self.changed[bucket] = true;
-        &mut self.now.0[bucket]
+        if comes {
+            self.now.0[bucket].add(share);
+        } else {
+            self.now.0[bucket].remove(share);
+        }
     }
 
-    fn write(
-        self,
+    fn write_list(
+        &mut self,
         peer: PeerNo,
-        rows: &mut Table<'_, &'static [u8; 5], &'static [u8; Bucket::LEN]>,
+        rows: &mut Table<'_, &'static [u8], &'static [u8]>,
     ) -> Result<()> {
-        for (number, (bucket, changed)) in (0..=u8::MAX).zip(self.now.0.iter().zip(self.changed)) {
-            let key = schema::bucket(peer, number);
-            if changed && bucket.count == 0 {
+        let mut edits = std::mem::take(&mut self.edits);
+        lists::in_order(&mut edits);
+        lists::edit(rows, &lists::of_peer(peer), &edits)
+    }
+
+    fn write_prints(
+        &self,
+        peer: PeerNo,
+        rows: &mut Table<'_, &'static [u8; 5], &'static [u8]>,
+    ) -> Result<()> {
+        let groups = self.now.0.chunks(rows::GROUP);
+        let changed = self.changed.chunks(rows::GROUP);
+        for (group, (buckets, changed)) in (0..).zip(groups.zip(changed)) {
+            if !changed.contains(&true) {
+                continue;
+            }
+            let key = schema::print(peer, group);
+            let row = rows::prints_row(buckets);
+            if row.is_empty() {
                 rows.remove(&key).map_err(engine)?;
-            } else if changed {
-                rows.insert(&key, &bucket.to_bytes()).map_err(engine)?;
+            } else {
+                rows.insert(&key, &row[..]).map_err(engine)?;
             }
         }
         Ok(())

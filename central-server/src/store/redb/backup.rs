@@ -22,13 +22,13 @@ pub(super) fn write(snapshot: &Snapshot, path: &Path) -> Result<(), String> {
         let copy = Copy { snapshot, to };
         copy.table(schema::PEERS)?;
         copy.table(schema::PEER_IDS)?;
-        copy.table(schema::BUCKETS)?;
-        copy.table(schema::RESOURCES)?;
-        copy.table(schema::BY_NAME)?;
-        copy.table(schema::BY_DIGEST)?;
-        copy.table(schema::HOLDERS)?;
-        copy.table(schema::BY_PEER)?;
-        copy.table(schema::TERMS)?;
+        copy.table(schema::NAMES)?;
+        copy.table(schema::CROWDS)?;
+        copy.table(schema::DIGESTS)?;
+        copy.table(schema::NUMBERS)?;
+        copy.table(schema::HELD)?;
+        copy.table(schema::WORDS)?;
+        copy.table(schema::PRINTS)?;
         copy.table(schema::ACCOUNTS)?;
         // Last: without it, nobody takes the file for a store.
         copy.table(schema::META)

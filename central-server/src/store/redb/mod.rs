@@ -10,17 +10,26 @@
 //!
 //! Invariant: the tables of [`schema`] agree with each other in every committed transaction.
 
+#[cfg(test)]
+mod agreement;
 mod apply;
 mod backup;
 #[cfg(test)]
 mod faults;
+mod lists;
 mod open;
 mod published;
 mod read;
+mod records;
 mod recovery;
+mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod upgrade;
+#[cfg(test)]
+mod upgraded;
+mod walk;
 mod writer;
 
 use std::{
@@ -66,8 +75,7 @@ impl RedbStore {
         metrics: StoreMetrics,
     ) -> Result<Self, String> {
         let reason = |error: StoreError| format!("the file cannot be read: {error}");
-        let snapshot =
-            Snapshot::of(&opened.database, opened.keys, opened.counts).map_err(reason)?;
+        let snapshot = Snapshot::of(&opened.database, opened.counts).map_err(reason)?;
         let published = Arc::new(Published::new(snapshot));
         let writer = Writer::start(opened, origin, published.clone(), metrics)
             .map_err(|error| format!("the writer thread could not be started: {error}"))?;

@@ -11,17 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, StorageError,
-    TableError, WriteTransaction,
-};
-use vecino_rest::terms::name_term;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, StorageError, TableError};
 
-use super::schema::{
-    self, APPLICATION, Counters, FORMAT, FORMAT_WITHOUT_ACCOUNTS, FORMAT_WITHOUT_NAMES, Keys, META,
-    meta,
+use super::{
+    schema::{self, APPLICATION, Counters, FORMAT, Keys, META, meta},
+    upgrade::{self, FORMAT_OF_FACTS, FORMAT_WITHOUT_ACCOUNTS, FORMAT_WITHOUT_NAMES},
 };
-use crate::store::ResourceNo;
 
 /// Memory for pages of the file.
 const CACHE_BYTES: usize = 256 << 20;
@@ -111,7 +106,7 @@ pub(super) fn opened(database: Database) -> Result<Opened, String> {
     let (keys, counts, format) = identify(&database)?;
     if format != FORMAT {
         log::info!("the store is brought from format {format} to format {FORMAT}");
-        upgrade(&database, format)
+        upgrade::upgrade(&database, keys, format)
             .map_err(|error| format!("it could not be brought to format {FORMAT}: {error}"))?;
     }
     Ok(Opened {
@@ -165,7 +160,9 @@ fn identify(database: &Database) -> Result<(Keys, Counters, u32), String> {
         .and_then(|bytes| bytes.try_into().ok())
         .map(u32::from_le_bytes);
     let format = match format {
-        Some(format @ (FORMAT | FORMAT_WITHOUT_ACCOUNTS | FORMAT_WITHOUT_NAMES)) => format,
+        Some(
+            format @ (FORMAT | FORMAT_OF_FACTS | FORMAT_WITHOUT_ACCOUNTS | FORMAT_WITHOUT_NAMES),
+        ) => format,
         other => {
             let found = other.map_or("unknown".to_owned(), |format| format.to_string());
             return Err(format!(
@@ -180,41 +177,6 @@ fn identify(database: &Database) -> Result<(Keys, Counters, u32), String> {
         (Some(secret), Some(counters)) => Ok((Keys { secret }, counters, format)),
         _ => Err("the file is corrupt (its meta table lacks rows)".into()),
     }
-}
-
-/// Brings a file of an earlier format up to date, whole or not at all.
-fn upgrade(database: &Database, format: u32) -> Result<(), String> {
-    let failed = |error: redb::Error| error.to_string();
-    let writing = database.begin_write().map_err(|e| failed(e.into()))?;
-    {
-        if format == FORMAT_WITHOUT_NAMES {
-            index_names(&writing)?;
-        }
-        let accounts = writing.open_table(schema::ACCOUNTS);
-        accounts.map_err(|e| failed(e.into()))?;
-        let meta = writing.open_table(META);
-        let mut meta = meta.map_err(|e| failed(e.into()))?;
-        meta.insert(meta::FORMAT, &FORMAT.to_le_bytes()[..])
-            .map_err(|e| failed(e.into()))?;
-    }
-    writing.commit().map_err(|e| failed(e.into()))
-}
-
-/// Makes terms of all names, for searches by their beginning.
-fn index_names(writing: &WriteTransaction) -> Result<(), String> {
-    let failed = |error: redb::Error| error.to_string();
-    let resources = writing.open_table(schema::RESOURCES);
-    let resources = resources.map_err(|e| failed(e.into()))?;
-    let terms = writing.open_table(schema::TERMS);
-    let mut terms = terms.map_err(|e| failed(e.into()))?;
-    for row in resources.iter().map_err(|e| failed(e.into()))? {
-        let (no, row) = row.map_err(|e| failed(e.into()))?;
-        let resource = schema::read_resource(row.value()).map_err(|e| e.to_string())?;
-        let term = name_term(resource.name.as_str());
-        let key = schema::term(&term, ResourceNo(no.value()));
-        terms.insert(&key[..], ()).map_err(|e| failed(e.into()))?;
-    }
-    Ok(())
 }
 
 fn create(path: &Path) -> Result<(), String> {
@@ -274,13 +236,13 @@ pub(super) fn fill(database: &Database) -> Result<(), redb::Error> {
     // All tables exist from the first transaction on: readers need not ask.
     writing.open_table(schema::PEERS)?;
     writing.open_table(schema::PEER_IDS)?;
-    writing.open_table(schema::BUCKETS)?;
-    writing.open_table(schema::RESOURCES)?;
-    writing.open_table(schema::BY_NAME)?;
-    writing.open_table(schema::BY_DIGEST)?;
-    writing.open_table(schema::HOLDERS)?;
-    writing.open_table(schema::BY_PEER)?;
-    writing.open_table(schema::TERMS)?;
+    writing.open_table(schema::NAMES)?;
+    writing.open_table(schema::CROWDS)?;
+    writing.open_table(schema::DIGESTS)?;
+    writing.open_table(schema::NUMBERS)?;
+    writing.open_table(schema::HELD)?;
+    writing.open_table(schema::WORDS)?;
+    writing.open_table(schema::PRINTS)?;
     writing.open_table(schema::ACCOUNTS)?;
     writing.commit()?;
     Ok(())

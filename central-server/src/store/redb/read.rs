@@ -3,28 +3,30 @@
 use std::{io, ops::Bound};
 
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
-use vecino_rest::{Digest, PeerId, UserName};
+use vecino_rest::{Digest, Name, PeerId, UserName};
 
-use super::schema::{self, Counters, Keys, META, meta};
+use super::{
+    lists,
+    rows::{self, Holders, NameRow},
+    schema::{self, Counters, META, meta},
+};
 use crate::store::{
-    Account, Among, Counts, Found, HOLDER_READS_RESERVED, Key, MAX_HOLDER_READS,
-    MAX_HOLDER_READS_WALK, MAX_VARIANTS_READ, PeerNo, PeerRow, Resource, ResourceNo, StoreError,
-    Walk, WalkPage, holders::gather,
+    Account, Among, Counts, Found, Key, MAX_HOLDER_READS, MAX_VARIANTS_READ, PeerNo, PeerRow,
+    Resource, ResourceNo, StoreError, holders::gather,
 };
 
 /// A committed state of the store. Its tables are opened once, for all lookups.
 pub(super) struct Snapshot {
     pub(super) reading: ReadTransaction,
-    keys: Keys,
     pub(super) counts: Counts,
     peers: ReadOnlyTable<u32, &'static [u8]>,
-    resources: ReadOnlyTable<u64, &'static [u8]>,
-    by_name: ReadOnlyTable<&'static [u8; 18], ()>,
-    by_digest: ReadOnlyTable<&'static [u8; 14], ()>,
-    holders: ReadOnlyTable<&'static [u8; 10], ()>,
-    terms: ReadOnlyTable<&'static [u8], ()>,
+    pub(super) names: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    crowds: ReadOnlyTable<&'static [u8; 10], ()>,
+    digests: ReadOnlyTable<&'static [u8; 18], ()>,
+    numbers: ReadOnlyTable<u64, &'static [u8]>,
+    held: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) words: ReadOnlyTable<&'static [u8], &'static [u8]>,
     peer_ids: ReadOnlyTable<&'static [u8; 16], u32>,
-    by_peer: ReadOnlyTable<&'static [u8; 11], ()>,
     accounts: ReadOnlyTable<&'static str, &'static [u8]>,
 }
 
@@ -46,27 +48,22 @@ pub(super) fn engine_io(error: io::Error) -> StoreError {
 }
 
 impl Snapshot {
-    pub(super) fn of(
-        database: &Database,
-        keys: Keys,
-        counters: Counters,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn of(database: &Database, counters: Counters) -> Result<Self, StoreError> {
         let reading = database.begin_read().map_err(engine)?;
         Ok(Self {
-            keys,
             counts: Counts {
                 peers: counters.peers,
                 resources: counters.resources,
                 records: counters.records,
             },
             peers: reading.open_table(schema::PEERS).map_err(engine)?,
-            resources: reading.open_table(schema::RESOURCES).map_err(engine)?,
-            by_name: reading.open_table(schema::BY_NAME).map_err(engine)?,
-            by_digest: reading.open_table(schema::BY_DIGEST).map_err(engine)?,
-            holders: reading.open_table(schema::HOLDERS).map_err(engine)?,
-            terms: reading.open_table(schema::TERMS).map_err(engine)?,
+            names: reading.open_table(schema::NAMES).map_err(engine)?,
+            crowds: reading.open_table(schema::CROWDS).map_err(engine)?,
+            digests: reading.open_table(schema::DIGESTS).map_err(engine)?,
+            numbers: reading.open_table(schema::NUMBERS).map_err(engine)?,
+            held: reading.open_table(schema::HELD).map_err(engine)?,
+            words: reading.open_table(schema::WORDS).map_err(engine)?,
             peer_ids: reading.open_table(schema::PEER_IDS).map_err(engine)?,
-            by_peer: reading.open_table(schema::BY_PEER).map_err(engine)?,
             accounts: reading.open_table(schema::ACCOUNTS).map_err(engine)?,
             reading,
         })
@@ -123,141 +120,111 @@ impl Snapshot {
     }
 
     pub(super) fn bucket(&self, peer: PeerNo, bucket: u8) -> Result<Vec<Resource>, StoreError> {
-        let (from, to) = schema::of_peer(peer, bucket, bucket);
-        let rows = self
-            .by_peer
-            .range::<&[u8; 11]>(&from..=&to)
-            .map_err(engine)?;
-        let resources = rows.map(|row| {
-            let key = row.map_err(engine)?.0;
-            let no = schema::resource_at_end(key.value());
-            self.resource(no.ok_or_else(|| schema::damaged("a holding"))?)
+        let mut numbers = Vec::new();
+        lists::read(&self.held, &lists::of_peer(peer), |number| {
+            let (no, its) = lists::read_held(number);
+            if its == bucket {
+                numbers.push(no);
+            }
+            true
+        })?;
+        let resources = numbers.into_iter().map(|no| {
+            let (name, row) = self.resource(no)?;
+            Ok(row.resource(name))
         });
         resources.collect()
     }
 
-    fn resource(&self, no: ResourceNo) -> Result<Resource, StoreError> {
-        let row = self.resources.get(no.0).map_err(engine)?;
-        schema::read_resource(
-            row.ok_or_else(|| schema::damaged("a resource is missing"))?
-                .value(),
-        )
+    /// A resource that an index knows.
+    pub(super) fn resource(&self, no: ResourceNo) -> Result<(Name, NameRow), StoreError> {
+        let missing = || schema::damaged("a resource is missing");
+        let (number, place) = rows::place(no);
+        let block = self.numbers.get(number).map_err(engine)?;
+        let block = block.ok_or_else(missing)?;
+        let name = rows::name_at(block.value(), place)?.ok_or_else(missing)?;
+        let row = self.names.get(&schema::name(&name, no)[..]);
+        let row = row.map_err(engine)?.ok_or_else(missing)?;
+        let row = NameRow::read(row.value())?;
+        let name = Name::parse(&name).map_err(|_| schema::damaged("a name"))?;
+        Ok((name, row))
     }
 
     pub(super) fn find(&self, key: &Key, among: &Among<'_>) -> Result<Vec<Found>, StoreError> {
         let mut budget = MAX_HOLDER_READS;
         let mut found = Vec::new();
-        let numbers: Vec<Option<ResourceNo>> = match key {
+        let mut take = |no, name, row: NameRow| {
+            let holders = self.live_holders(no, &row.holders, among, &mut budget)?;
+            if !holders.is_empty() {
+                let resource = row.resource(name);
+                found.push(Found { resource, holders });
+            }
+            Ok::<_, StoreError>(())
+        };
+        match key {
             Key::Name(name) => {
-                let (from, to) = self.keys.of_name(name);
-                let rows = self
-                    .by_name
-                    .range::<&[u8; 18]>(&from..=&to)
-                    .map_err(engine)?
-                    .take(MAX_VARIANTS_READ);
-                let rows =
-                    rows.map(|row| Ok(schema::resource_at_end(row.map_err(engine)?.0.value())));
-                rows.collect::<Result<_, StoreError>>()?
+                let text = name.as_str();
+                let first = schema::name(text, ResourceNo(0));
+                let last = schema::name(text, ResourceNo::MAX);
+                let rows = self.names.range::<&[u8]>(&first[..]..=&last[..]);
+                for row in rows.map_err(engine)?.take(MAX_VARIANTS_READ) {
+                    let (key, row) = row.map_err(engine)?;
+                    let no = schema::resource_at_end(key.value());
+                    let no = no.ok_or_else(|| schema::damaged("a name"))?;
+                    take(no, name.clone(), NameRow::read(row.value())?)?;
+                }
             }
             Key::Digest(digest) => {
                 let (from, to) = schema::of_digest(digest);
-                let rows = self
-                    .by_digest
-                    .range::<&[u8; 14]>(&from..=&to)
-                    .map_err(engine)?
-                    .take(MAX_VARIANTS_READ);
-                let rows =
-                    rows.map(|row| Ok(schema::resource_at_end(row.map_err(engine)?.0.value())));
-                rows.collect::<Result<_, StoreError>>()?
-            }
-        };
-        for no in numbers.into_iter().flatten() {
-            let resource = self.resource(no)?;
-            // The index knows hashes; what they may mean is decided here.
-            let wanted = match key {
-                Key::Name(name) => resource.name == *name,
-                Key::Digest(digest) => resource.digest == *digest,
-            };
-            if wanted {
-                let holders = self.live_holders(no, among, &mut budget)?;
-                if !holders.is_empty() {
-                    found.push(Found { resource, holders });
+                let rows = self.digests.range::<&[u8; 18]>(&from..=&to);
+                for row in rows.map_err(engine)?.take(MAX_VARIANTS_READ) {
+                    let key = row.map_err(engine)?.0;
+                    let no = schema::resource_at_end(key.value());
+                    let no = no.ok_or_else(|| schema::damaged("an index of digests"))?;
+                    let (name, row) = self.resource(no)?;
+                    // The index knows a part of the digest.
+                    if row.digest == *digest {
+                        take(no, name, row)?;
+                    }
                 }
             }
         }
         Ok(found)
     }
 
-    fn live_holders(
+    pub(super) fn live_holders(
         &self,
         resource: ResourceNo,
+        holders: &Holders,
         among: &Among<'_>,
         budget: &mut usize,
     ) -> Result<Vec<PeerNo>, StoreError> {
+        if let Holders::Few(few) = holders {
+            return few.live(among.start, among.only, among.live, budget);
+        }
         if let Some(only) = among.only {
             let held = only.iter().filter_map(|peer| {
-                let row = self.holders.get(&schema::holder(resource, *peer));
+                let row = self.crowds.get(&schema::crowd(resource, *peer));
                 row.map_err(engine)
                     .map(|row| row.map(|_| *peer))
                     .transpose()
             });
             return gather(held, among.live, budget);
         }
-        let first = schema::holder(resource, PeerNo(0));
-        let start = schema::holder(resource, among.start);
-        let last = schema::holder(resource, PeerNo(u32::MAX));
+        let first = schema::crowd(resource, PeerNo(0));
+        let start = schema::crowd(resource, among.start);
+        let last = schema::crowd(resource, PeerNo(u32::MAX));
         let after = self
-            .holders
+            .crowds
             .range::<&[u8; 10]>(&start..=&last)
             .map_err(engine)?;
         let before = self
-            .holders
+            .crowds
             .range::<&[u8; 10]>(&first..&start)
             .map_err(engine)?;
         let rows = after.chain(before).map(|row| {
             let (key, ()) = (row.map_err(engine)?.0, ());
-            Ok(schema::peer_of_holder(key.value()))
+            Ok(schema::peer_of_crowd(key.value()))
         });
         gather(rows, among.live, budget)
-    }
-
-    pub(super) fn walk(&self, walk: &Walk<'_>, among: &Among<'_>) -> Result<WalkPage, StoreError> {
-        let from = match walk.after {
-            Some((term, no)) => Bound::Excluded(schema::term(term, *no)),
-            None => Bound::Included(walk.prefix.as_bytes().to_vec()),
-        };
-        let from = from.as_ref().map(Vec::as_slice);
-        let rows = self
-            .terms
-            .range::<&[u8]>((from, Bound::Unbounded))
-            .map_err(engine)?;
-        let mut holder_budget = MAX_HOLDER_READS_WALK;
-        let mut page = WalkPage::default();
-        for (read, row) in rows.enumerate() {
-            let (key, _) = row.map_err(engine)?;
-            let position =
-                schema::read_term(key.value()).ok_or_else(|| schema::damaged("a term"))?;
-            let (term, no) = position;
-            if !walk.covers(term) {
-                page.next = None;
-                return Ok(page);
-            }
-            if holder_budget < HOLDER_READS_RESERVED {
-                return Ok(page);
-            }
-            let resource = self.resource(no)?;
-            if (walk.accept)(term, &resource) {
-                let holders = self.live_holders(no, among, &mut holder_budget)?;
-                if !holders.is_empty() {
-                    page.found.push(Found { resource, holders });
-                }
-            }
-            page.next = Some((term.to_owned(), no));
-            if read + 1 >= walk.row_budget || page.found.len() >= walk.limit {
-                return Ok(page);
-            }
-        }
-        page.next = None;
-        Ok(page)
     }
 }

@@ -118,7 +118,7 @@ impl Committer {
         if opened.keys != self.keys {
             return Err(failed("another store is in its place".into()));
         }
-        let snapshot = Snapshot::of(&opened.database, opened.keys, opened.counts)?;
+        let snapshot = Snapshot::of(&opened.database, opened.counts)?;
         self.database = Some(opened.database);
         self.counters = opened.counts;
         self.published.publish(snapshot);

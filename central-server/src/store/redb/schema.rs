@@ -1,51 +1,46 @@
-//! The tables and how their rows are spelled. Changing anything here changes [`FORMAT`].
+//! The tables and their keys, and the rows of peers and accounts. Changing anything here or in
+//! [`rows`](super::rows) changes [`FORMAT`].
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | `meta` | text | bytes |
 //! | `peers` | peer | state, token, id, URL, site, session |
 //! | `peer_ids` | peer id | peer |
-//! | `buckets` | peer, bucket | sum and count of the bucket's records |
-//! | `resources` | resource | digest, size, modified, name |
-//! | `by_name` | keyed hash of the name (8), of name and digest (4), resource | |
-//! | `by_digest` | first 8 bytes of the digest, resource | |
-//! | `holders` | resource, peer | |
-//! | `by_peer` | peer, bucket, resource | |
-//! | `terms` | term, 0, resource | |
 //! | `accounts` | user | stamp, made at, hash of the password |
+//! | `names` | name, 0, resource | digest, size, modified, its holders while they are few |
+//! | `crowds` | resource, peer | |
+//! | `digests` | first 8 bytes of the digest, keyed hash of name and digest (4), resource | |
+//! | `numbers` | resource / 16 | the names of those 16 resources |
+//! | `held` | peer, resource and bucket | further resources and buckets |
+//! | `words` | term, 0, resource | further resources |
+//! | `prints` | peer, bucket / 32 | sum and count of each bucket that is not empty |
 //!
 //! Numbers in keys are big-endian, so that ranges are in their order: a peer takes 4 bytes, a
-//! resource 6 (2^48 are never used up). Hashes are keyed with a secret of the file, so that
-//! nobody can choose names that collide; the resource row decides what a hash may mean.
+//! resource 6 (2^48 are never used up). `held` and `words` are ordered lists that are cut into rows
+//! ([`lists`](super::lists)). The terms that are names have no rows of their own: `names` is in
+//! their order. Hashes are keyed with a secret of the file, so that nobody can choose names or
+//! digests that collide; the row of `names` decides what a hash may mean.
 
 use redb::TableDefinition;
 use vecino_rest::{Digest, Name, PeerId, UserName};
 
-use crate::store::{
-    Account, PeerNo, PeerRow, PeerState, Resource, ResourceNo, Session, StoreError,
-    fingerprint::Bucket,
-};
+use crate::store::{Account, PeerNo, PeerRow, PeerState, ResourceNo, Session, StoreError};
 
-/// Version of everything in this module.
-pub(super) const FORMAT: u32 = 3;
-/// A format before, without accounts and sessions; it is brought up to date when it is opened.
-pub(super) const FORMAT_WITHOUT_ACCOUNTS: u32 = 2;
-/// The one before that, in which names were no terms either.
-pub(super) const FORMAT_WITHOUT_NAMES: u32 = 1;
+/// Version of everything in these modules.
+pub(super) const FORMAT: u32 = 4;
 /// What `meta` has under `application` in a file of ours.
 pub(super) const APPLICATION: &[u8] = b"vecino locator";
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 pub(super) const PEERS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("peers");
 pub(super) const PEER_IDS: TableDefinition<'_, &[u8; 16], u32> = TableDefinition::new("peer_ids");
-pub(super) const BUCKETS: TableDefinition<'_, &[u8; 5], &[u8; Bucket::LEN]> =
-    TableDefinition::new("buckets");
-pub(super) const RESOURCES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("resources");
-pub(super) const BY_NAME: TableDefinition<'_, &[u8; 18], ()> = TableDefinition::new("by_name");
-pub(super) const BY_DIGEST: TableDefinition<'_, &[u8; 14], ()> = TableDefinition::new("by_digest");
-pub(super) const HOLDERS: TableDefinition<'_, &[u8; 10], ()> = TableDefinition::new("holders");
-pub(super) const BY_PEER: TableDefinition<'_, &[u8; 11], ()> = TableDefinition::new("by_peer");
-pub(super) const TERMS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("terms");
+pub(super) const NAMES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("names");
+pub(super) const CROWDS: TableDefinition<'_, &[u8; 10], ()> = TableDefinition::new("crowds");
+pub(super) const DIGESTS: TableDefinition<'_, &[u8; 18], ()> = TableDefinition::new("digests");
+pub(super) const NUMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("numbers");
+pub(super) const HELD: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("held");
+pub(super) const WORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("words");
+pub(super) const PRINTS: TableDefinition<'_, &[u8; 5], &[u8]> = TableDefinition::new("prints");
 pub(super) const ACCOUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("accounts");
 
 /// Keys of `meta`.
@@ -95,140 +90,65 @@ pub(super) struct Keys {
     pub(super) secret: [u8; 32],
 }
 
-/// All keys of `by_name` under one name, or under one name and digest.
-pub(super) type NameRange = ([u8; 18], [u8; 18]);
+/// What the keys of `digests` begin with under one name and digest.
+pub(super) type Identity = [u8; 12];
+
+/// A range of keys, both ends included.
+pub(super) type Range<const N: usize> = ([u8; N], [u8; N]);
 
 impl Keys {
-    fn name_hash(&self, name: &Name) -> [u8; 8] {
-        let hash = blake3::keyed_hash(&self.secret, name.as_str().as_bytes());
-        *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
-    }
-
-    /// Hash of the name, then of name and digest.
-    pub(super) fn identity(&self, name: &Name, digest: &Digest) -> [u8; 12] {
+    pub(super) fn identity(&self, name: &Name, digest: &Digest) -> Identity {
         let mut hasher = blake3::Hasher::new_keyed(&self.secret);
         hasher
             .update(digest.as_bytes())
             .update(name.as_str().as_bytes());
         let tag = hasher.finalize();
-        let tag: &[u8; 4] = tag.as_bytes().first_chunk().expect("a hash has 32 bytes");
-        concat(&[&self.name_hash(name), tag])
-    }
-
-    pub(super) fn of_name(&self, name: &Name) -> NameRange {
-        let hash = self.name_hash(name);
-        (concat(&[&hash, &[0; 10]]), concat(&[&hash, &[0xff; 10]]))
+        concat(&[&digest.as_bytes()[..8], &tag.as_bytes()[..4]])
     }
 }
 
-pub(super) fn of_identity(identity: &[u8; 12]) -> NameRange {
-    (
-        concat(&[identity, &[0; NO]]),
-        concat(&[identity, &[0xff; NO]]),
-    )
-}
-
-pub(super) fn by_name(identity: &[u8; 12], resource: ResourceNo) -> [u8; 18] {
+pub(super) fn digest(identity: &Identity, resource: ResourceNo) -> [u8; 18] {
     concat(&[identity, &no(resource)])
 }
 
-pub(super) fn by_digest(digest: &Digest, resource: ResourceNo) -> [u8; 14] {
-    concat(&[&digest.as_bytes()[..8], &no(resource)])
-}
-
-pub(super) fn of_digest(digest: &Digest) -> ([u8; 14], [u8; 14]) {
+pub(super) fn of_identity(identity: &Identity) -> Range<18> {
     (
-        by_digest(digest, ResourceNo(0)),
-        by_digest(digest, ResourceNo::MAX),
+        digest(identity, ResourceNo(0)),
+        digest(identity, ResourceNo::MAX),
     )
 }
 
-pub(super) fn holder(resource: ResourceNo, peer: PeerNo) -> [u8; 10] {
+pub(super) fn of_digest(digest: &Digest) -> Range<18> {
+    let first = &digest.as_bytes()[..8];
+    (concat(&[first, &[0; 10]]), concat(&[first, &[0xff; 10]]))
+}
+
+pub(super) fn name(name: &str, resource: ResourceNo) -> Vec<u8> {
+    [name.as_bytes(), &[0], &no(resource)].concat()
+}
+
+/// The name and the resource of a key of `names`.
+pub(super) fn read_name(key: &[u8]) -> Option<(&str, ResourceNo)> {
+    let name = key.get(..key.len().checked_sub(1 + NO)?)?;
+    Some((std::str::from_utf8(name).ok()?, resource_at_end(key)?))
+}
+
+/// What the keys of `words` begin with under one term, up to the number.
+pub(super) fn word(term: &str) -> Vec<u8> {
+    [term.as_bytes(), &[0]].concat()
+}
+
+pub(super) fn crowd(resource: ResourceNo, peer: PeerNo) -> [u8; 10] {
     concat(&[&no(resource), &peer.0.to_be_bytes()])
 }
 
-pub(super) fn peer_of_holder(key: &[u8; 10]) -> PeerNo {
+pub(super) fn peer_of_crowd(key: &[u8; 10]) -> PeerNo {
     let peer: &[u8; 4] = key.last_chunk().expect("10 bytes");
     PeerNo(u32::from_be_bytes(*peer))
 }
 
-pub(super) fn by_peer(peer: PeerNo, bucket: u8, resource: ResourceNo) -> [u8; 11] {
-    concat(&[&peer.0.to_be_bytes(), &[bucket], &no(resource)])
-}
-
-/// All rows of `by_peer` in some buckets of a peer.
-pub(super) fn of_peer(peer: PeerNo, first: u8, last: u8) -> ([u8; 11], [u8; 11]) {
-    (
-        by_peer(peer, first, ResourceNo(0)),
-        by_peer(peer, last, ResourceNo::MAX),
-    )
-}
-
-pub(super) fn bucket(peer: PeerNo, bucket: u8) -> [u8; 5] {
-    concat(&[&peer.0.to_be_bytes(), &[bucket]])
-}
-
-pub(super) fn term(term: &str, resource: ResourceNo) -> Vec<u8> {
-    [term.as_bytes(), &[0], &no(resource)].concat()
-}
-
-/// The term and the resource of a key of `terms`.
-pub(super) fn read_term(key: &[u8]) -> Option<(&str, ResourceNo)> {
-    let term = key.get(..key.len().checked_sub(1 + NO)?)?;
-    Some((std::str::from_utf8(term).ok()?, resource_at_end(key)?))
-}
-
-pub(super) fn resource_row(resource: &Resource) -> Vec<u8> {
-    let name = resource.name.as_str().as_bytes();
-    let mut row = Vec::with_capacity(32 + 12 + name.len());
-    row.extend_from_slice(resource.digest.as_bytes());
-    write_varint(&mut row, resource.size);
-    // Zigzag: small magnitudes of either sign are short.
-    let modified = resource.modified_ms;
-    write_varint(
-        &mut row,
-        ((modified << 1) ^ (modified >> 63)).cast_unsigned(),
-    );
-    row.extend_from_slice(name);
-    row
-}
-
-pub(super) fn read_resource(row: &[u8]) -> Result<Resource, StoreError> {
-    let read = || {
-        let (digest, mut rest) = row.split_first_chunk::<32>()?;
-        let size = read_varint(&mut rest)?;
-        let zigzag = read_varint(&mut rest)?;
-        let name = Name::parse(std::str::from_utf8(rest).ok()?).ok()?;
-        Some(Resource {
-            name,
-            digest: Digest::from_bytes(*digest),
-            size,
-            modified_ms: (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed(),
-        })
-    };
-    read().ok_or_else(|| damaged("a resource"))
-}
-
-/// LEB128.
-fn write_varint(row: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        row.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    row.push(value.to_le_bytes()[0]);
-}
-
-fn read_varint(row: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = row.split_first()?;
-        *row = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
+pub(super) fn print(peer: PeerNo, group: u8) -> [u8; 5] {
+    concat(&[&peer.0.to_be_bytes(), &[group]])
 }
 
 const PRESENT: u8 = 0;

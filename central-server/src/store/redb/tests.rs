@@ -8,27 +8,24 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use proptest::prelude::*;
-use redb::{ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::TableDefinition;
 use tempfile::TempDir;
-use vecino_rest::{
-    PeerId,
-    terms::{name_term, terms_of},
-};
+use vecino_rest::PeerId;
 
-use super::*;
+use super::{agreement::agree, *};
 use crate::store::{
     MemoryStore, PeerState, ResourceNo,
     conformance::{ALL, announce, conforms, file, name, row, withdraw},
 };
 
-fn open(directory: &TempDir) -> Result<RedbStore, String> {
+pub(super) fn open(directory: &TempDir) -> Result<RedbStore, String> {
     RedbStore::open(
         &directory.path().join("locator.redb"),
         StoreMetrics::default(),
     )
 }
 
-fn directory() -> TempDir {
+pub(super) fn directory() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
@@ -315,31 +312,8 @@ fn take<'a>(
     }
 }
 
-/// The rows of `terms` in a store that nobody has open, and those that there should be.
-fn terms(directory: &TempDir) -> [BTreeSet<Vec<u8>>; 2] {
-    let path = directory.path().join("locator.redb");
-    let database = redb::Database::open(path).expect("opens");
-    let reading = database.begin_read().expect("begins");
-    let (terms, resources) = (
-        reading.open_table(schema::TERMS).expect("opens"),
-        reading.open_table(schema::RESOURCES).expect("opens"),
-    );
-    let rows = terms.iter().expect("reads");
-    let there = rows.map(|row| row.expect("reads").0.value().to_vec());
-    let rows = resources.iter().expect("reads");
-    let due = rows.flat_map(|row| {
-        let (no, resource) = row.expect("reads");
-        let resource = schema::read_resource(resource.value()).expect("is one");
-        let terms = terms_of(&resource.name);
-        terms
-            .into_iter()
-            .map(move |term| schema::term(&term, ResourceNo(no.value())))
-    });
-    [there.collect(), due.collect()]
-}
-
 /// Everything that lookups can tell, in one order.
-async fn state(store: &dyn Store) -> Vec<String> {
+pub(super) async fn state(store: &dyn Store) -> Vec<String> {
     let mut state = vec![format!("{:?}", store.counts())];
     for number in 0..6 {
         let key = Key::Name(resource((number, 0)).name);
@@ -404,92 +378,11 @@ proptest! {
             prop_assert_eq!(&state(&redb).await, &expected);
             redb.close().await;
             drop(redb);
-            let [there, due] = terms(&directory);
-            prop_assert_eq!(there, due);
+            agree(&directory.path().join("locator.redb"));
             let redb = open(&directory).expect("opens again");
             prop_assert_eq!(&state(&redb).await, &expected);
             Ok(())
         })?;
-    }
-}
-
-#[tokio::test]
-async fn a_store_from_before_names_were_indexed_is_brought_up_to_date() {
-    let directory = directory();
-    let path = directory.path().join("locator.redb");
-    let files = ["docs/a", "docs/b", "other"].map(|name| file(name, name));
-    {
-        let store = open(&directory).expect("opens");
-        let peer = store.register(row(1)).await.expect("registers").peer;
-        let change = announce(&files.iter().collect::<Vec<_>>());
-        let announced = store.announce(peer, [1; 32], change).await;
-        announced.expect("announces");
-        store.close().await;
-    }
-    {
-        let database = redb::Database::create(&path).expect("opens");
-        let writing = database.begin_write().expect("begins");
-        {
-            let mut meta = writing.open_table(schema::META).expect("opens");
-            let format = schema::FORMAT_WITHOUT_NAMES.to_le_bytes();
-            meta.insert(schema::meta::FORMAT, &format[..])
-                .expect("inserts");
-            let mut terms = writing.open_table(schema::TERMS).expect("opens");
-            terms
-                .retain(|key, ()| !key.starts_with(b"\x02"))
-                .expect("removes");
-        }
-        writing.delete_table(schema::ACCOUNTS).expect("deletes");
-        writing.commit().expect("commits");
-    }
-    for time in ["upgraded", "opened again"] {
-        let store = open(&directory).expect("opens");
-        let walk = Walk {
-            prefix: &name_term("docs/"),
-            exact: false,
-            after: None,
-            accept: &|_, _| true,
-            limit: 9,
-            row_budget: 99,
-        };
-        let page = store.walk(&walk, &ALL).await.expect("walks");
-        let names = page.found.iter().map(|found| found.resource.name.as_str());
-        assert_eq!(names.collect::<Vec<_>>(), ["docs/a", "docs/b"], "{time}");
-        let other = crate::store::Key::Name(name("other"));
-        let found = store.find(&other, &ALL).await.expect("finds");
-        assert_eq!(found.len(), 1, "{time}");
-        store.close().await;
-    }
-}
-
-#[tokio::test]
-async fn a_store_from_before_accounts_is_brought_up_to_date() {
-    let directory = directory();
-    {
-        let store = open(&directory).expect("opens");
-        store.register(row(2)).await.expect("registers");
-        store.close().await;
-    }
-    {
-        let path = directory.path().join("locator.redb");
-        let database = redb::Database::create(path).expect("opens");
-        let writing = database.begin_write().expect("begins");
-        writing.delete_table(schema::ACCOUNTS).expect("deletes");
-        {
-            let mut meta = writing.open_table(schema::META).expect("opens");
-            let format = schema::FORMAT_WITHOUT_ACCOUNTS.to_le_bytes();
-            meta.insert(schema::meta::FORMAT, &format[..])
-                .expect("inserts");
-        }
-        writing.commit().expect("commits");
-    }
-    for time in ["upgraded", "opened again"] {
-        let store = open(&directory).expect(time);
-        assert_eq!(store.accounts(None, 9).await, Ok(Vec::new()));
-        let peers = store.peers().await.expect("lists");
-        assert_eq!(peers.len(), 1, "{time}");
-        assert_eq!(peers[0].1, row(2), "{time}");
-        store.close().await;
     }
 }
 
@@ -531,4 +424,93 @@ async fn a_backup_of_a_served_store_has_what_was_durable_and_replaces_nothing() 
     expected.retain(|line| *line != nothing);
     assert_eq!(copied, expected);
     assert_eq!(copy.peers().await.expect("lists").len(), 1);
+}
+
+#[tokio::test]
+async fn files_that_change_all_the_time_leave_nothing_behind() {
+    const ROUNDS: u32 = 400;
+    let directory = directory();
+    let store = open(&directory).expect("opens");
+    let peers = [1, 2].map(|number| store.register(row(number)));
+    let peers = join_all(peers).await.into_iter();
+    let peers: Vec<_> = peers.map(|done| done.expect("registers").peer).collect();
+    let files = |round: u32| -> Vec<_> {
+        let file = |n| {
+            file(
+                &format!("some folder/file {n}.txt"),
+                &format!("{n} {round}"),
+            )
+        };
+        (0..20).map(file).collect()
+    };
+    // The first peer changes its files, the second one has each third state of them for a while.
+    let mut waiting: Vec<BoxFuture<'_, _>> = Vec::new();
+    for round in 0..ROUNDS {
+        let change = Change::Difference {
+            announce: files(round),
+            withdraw: match round.checked_sub(1) {
+                Some(before) => {
+                    let gone = files(before).into_iter();
+                    gone.map(|file| (file.name, file.digest)).collect()
+                }
+                None => Vec::new(),
+            },
+        };
+        waiting.push(store.announce(peers[0], [1; 32], change));
+        let (files, before) = (files(round), files(round.saturating_sub(2)));
+        let list = match round % 3 {
+            0 => announce(&files.iter().collect::<Vec<_>>()),
+            1 => announce(&[]),
+            _ => withdraw(&before.iter().collect::<Vec<_>>()),
+        };
+        waiting.push(store.announce(peers[1], [2; 32], list));
+        // So few are queued in their order.
+        if waiting.len() == 20 {
+            for done in join_all(waiting.drain(..)).await {
+                done.expect("announces");
+            }
+        }
+    }
+    drop(waiting);
+    assert_eq!((store.counts().resources, store.counts().records), (20, 40));
+    store.close().await;
+    drop(store);
+    let rows = agree(&directory.path().join("locator.redb"));
+    // Two peers and the terms of twenty names: "some", "folder", "file", "txt", numbers, a type.
+    assert_eq!(rows.lists, 2 + 4 + 20 + 1);
+}
+
+#[tokio::test]
+async fn a_crowd_of_holders_comes_and_goes() {
+    let directory = directory();
+    let store = open(&directory).expect("opens");
+    let a = file("a", "one");
+    let mut peers = Vec::new();
+    for number in 1..=30 {
+        let peer = store.register(row(number)).await.expect("registers").peer;
+        peers.push((number, peer));
+    }
+    let path = directory.path().join("backup.redb");
+    let mut held = BTreeSet::new();
+    let comings = peers.iter().map(|peer| (peer, true));
+    let goings = peers.iter().rev().map(|peer| (peer, false));
+    for ((number, peer), comes) in comings.chain(goings) {
+        let change = if comes {
+            held.insert(*peer);
+            announce(&[&a])
+        } else {
+            held.remove(peer);
+            withdraw(&[&a])
+        };
+        for _ in 0..2 {
+            let change = store.announce(*peer, [*number; 32], change.clone());
+            assert_eq!(change.await, Ok(u64::from(comes)));
+        }
+        let found = store.find(&Key::Name(a.name.clone()), &ALL).await;
+        let holders = found.expect("finds").into_iter().flat_map(|f| f.holders);
+        assert_eq!(holders.collect::<BTreeSet<_>>(), held);
+        store.backup(&path).await.expect("copies");
+        agree(&path);
+        fs::remove_file(&path).expect("removes");
+    }
 }

@@ -374,7 +374,7 @@ impl Committer {
         };
         writing.commit().map_err(engine)?;
         self.counters = counters;
-        let snapshot = Snapshot::of(database, self.keys, counters)?;
+        let snapshot = Snapshot::of(database, counters)?;
         self.published.publish(snapshot);
         Ok(())
     }

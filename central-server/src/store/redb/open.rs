@@ -18,8 +18,11 @@ use super::{
     upgrade::{self, FORMAT_OF_FACTS, FORMAT_WITHOUT_ACCOUNTS, FORMAT_WITHOUT_NAMES},
 };
 
-/// Memory for pages of the file.
-const CACHE_BYTES: usize = 256 << 20;
+/// Memory for pages of the file: this part of the machine's, within bounds. Lookups in what is not
+/// there cost twice as much.
+const CACHE_PART: u64 = 4;
+const LEAST_CACHE_BYTES: usize = 64 << 20;
+const MOST_CACHE_BYTES: usize = 1 << 30;
 
 /// What a disk must take before changes are tried on it again: about two of the greatest commits.
 const ROOM_BYTES: usize = 4 << 20;
@@ -118,8 +121,20 @@ pub(super) fn opened(database: Database) -> Result<Opened, String> {
 
 fn builder() -> Builder {
     let mut builder = Builder::new();
-    builder.set_cache_size(CACHE_BYTES);
+    builder.set_cache_size(cache_bytes(machine_bytes()));
     builder
+}
+
+/// Memory of this machine.
+fn machine_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.mem_unit).saturating_mul(info.totalram)
+}
+
+/// Memory for pages of the file: a part of what the machine has.
+fn cache_bytes(machine: u64) -> usize {
+    let part = usize::try_from(machine / CACHE_PART).unwrap_or(usize::MAX);
+    part.clamp(LEAST_CACHE_BYTES, MOST_CACHE_BYTES)
 }
 
 fn explain(error: &DatabaseError) -> String {
@@ -246,4 +261,17 @@ pub(super) fn fill(database: &Database) -> Result<(), redb::Error> {
     writing.open_table(schema::ACCOUNTS)?;
     writing.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_a_part_of_the_memory_within_bounds() {
+        assert_eq!(cache_bytes(0), 64 << 20);
+        assert_eq!(cache_bytes(1 << 30), 256 << 20);
+        assert_eq!(cache_bytes(64 << 30), 1 << 30);
+        assert!(machine_bytes() >= 64 << 20, "{}", machine_bytes());
+    }
 }

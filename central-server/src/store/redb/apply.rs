@@ -11,7 +11,7 @@ use vecino_rest::{Digest, UserName};
 use super::{
     lists::{self, Edit},
     read::engine,
-    rows::{self, Block},
+    rows::{self, Block, NameRow},
     schema::{self, Counters, Keys, META, meta},
 };
 use crate::store::{
@@ -39,6 +39,10 @@ pub(super) struct Transaction<'t> {
     /// Of the peers whose records change; written at the end. A peer that announces much sends
     /// many small changes.
     holdings: BTreeMap<PeerNo, Holding>,
+    /// Rows of `names` that change; `None` goes.
+    pub(super) new_names: BTreeMap<Vec<u8>, Option<NameRow>>,
+    /// Keys of `digests` that come (true) or go.
+    pub(super) new_digests: BTreeMap<[u8; 18], bool>,
     /// What comes to `words` and goes. In their order, and at once, they cost a fraction.
     pub(super) new_words: Vec<(String, Edit)>,
     /// Rows of `numbers` that change.
@@ -66,6 +70,8 @@ impl<'t> Transaction<'t> {
             held: writing.open_table(schema::HELD).map_err(engine)?,
             words: writing.open_table(schema::WORDS).map_err(engine)?,
             holdings: BTreeMap::new(),
+            new_names: BTreeMap::new(),
+            new_digests: BTreeMap::new(),
             new_words: Vec::new(),
             blocks: HashMap::new(),
         })
@@ -73,6 +79,7 @@ impl<'t> Transaction<'t> {
 
     /// Writes what was put off and the counters, and closes the tables.
     pub(super) fn close(mut self) -> Result<Counters> {
+        self.write_rows()?;
         self.write_words()?;
         self.write_blocks()?;
         for (peer, mut holding) in std::mem::take(&mut self.holdings) {

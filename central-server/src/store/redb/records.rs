@@ -25,14 +25,19 @@ impl Transaction<'_> {
         digest: &Digest,
     ) -> Result<Vec<(ResourceNo, NameRow)>> {
         let (from, to) = schema::of_identity(&self.keys.identity(name, digest));
-        let mut variants = Vec::new();
-        for row in self
-            .digests
-            .range::<&[u8; 18]>(&from..=&to)
-            .map_err(engine)?
-        {
+        let mut numbers = Vec::new();
+        let rows = self.digests.range::<&[u8; 18]>(&from..=&to);
+        for row in rows.map_err(engine)? {
             let key = row.map_err(engine)?.0;
-            let no = schema::resource_at_end(key.value());
+            if !self.new_digests.contains_key(key.value()) {
+                numbers.push(schema::resource_at_end(key.value()));
+            }
+        }
+        let new = self.new_digests.range(from..=to);
+        let new = new.filter(|(_, is_there)| **is_there);
+        numbers.extend(new.map(|(key, _)| schema::resource_at_end(key)));
+        let mut variants = Vec::new();
+        for no in numbers {
             let no = no.ok_or_else(|| schema::damaged("an index of digests"))?;
             // A hash may mean another name.
             if let Some(row) = self.row(name.as_str(), no)?
@@ -45,18 +50,35 @@ impl Transaction<'_> {
     }
 
     fn row(&self, name: &str, no: ResourceNo) -> Result<Option<NameRow>> {
-        let row = self
-            .names
-            .get(&schema::name(name, no)[..])
-            .map_err(engine)?;
+        let key = schema::name(name, no);
+        if let Some(row) = self.new_names.get(&key) {
+            return Ok(row.clone());
+        }
+        let row = self.names.get(&key[..]).map_err(engine)?;
         row.map(|row| NameRow::read(row.value())).transpose()
     }
 
-    fn put_row(&mut self, name: &str, no: ResourceNo, row: &NameRow) -> Result<()> {
-        let key = schema::name(name, no);
-        self.names
-            .insert(&key[..], &row.to_bytes()[..])
+    fn put_row(&mut self, name: &str, no: ResourceNo, row: NameRow) {
+        self.new_names.insert(schema::name(name, no), Some(row));
+    }
+
+    /// Writes what was put off of `names` and `digests`: in their order, neighbours find their
+    /// pages changed already, and a row that many peers change is written once.
+    pub(super) fn write_rows(&mut self) -> Result<()> {
+        for (key, row) in std::mem::take(&mut self.new_names) {
+            match row {
+                Some(row) => self.names.insert(&key[..], &row.to_bytes()[..]),
+                None => self.names.remove(&key[..]),
+            }
             .map_err(engine)?;
+        }
+        for (key, is_there) in std::mem::take(&mut self.new_digests) {
+            if is_there {
+                self.digests.insert(&key, ()).map_err(engine)?;
+            } else {
+                self.digests.remove(&key).map_err(engine)?;
+            }
+        }
         Ok(())
     }
 
@@ -148,7 +170,7 @@ impl Transaction<'_> {
                 return Ok(true);
             }
         }
-        self.put_row(name, no, &row)?;
+        self.put_row(name, no, row);
         Ok(true)
     }
 
@@ -168,11 +190,9 @@ impl Transaction<'_> {
             modified_ms: resource.modified_ms,
             holders: Holders::Few(Few::of(peer)),
         };
-        self.put_row(name, no, &row)?;
+        self.put_row(name, no, row);
         let identity = self.keys.identity(&resource.name, &resource.digest);
-        self.digests
-            .insert(&schema::digest(&identity, no), ())
-            .map_err(engine)?;
+        self.new_digests.insert(schema::digest(&identity, no), true);
         let (number, place) = rows::place(no);
         self.block(number)?.insert(place, name);
         self.edit_words(&resource.name, no, true);
@@ -212,7 +232,7 @@ impl Transaction<'_> {
                 }
                 let is_held = !few.is_empty();
                 if is_held {
-                    self.put_row(name.as_str(), no, &row)?;
+                    self.put_row(name.as_str(), no, row.clone());
                 }
                 is_held
             }
@@ -223,7 +243,7 @@ impl Transaction<'_> {
                 }
                 if let Some(few) = self.few_again(no)? {
                     row.holders = Holders::Few(few);
-                    self.put_row(name.as_str(), no, &row)?;
+                    self.put_row(name.as_str(), no, row.clone());
                 }
                 true
             }
@@ -264,13 +284,10 @@ impl Transaction<'_> {
 
     fn destroy(&mut self, no: ResourceNo, resource: &Resource) -> Result<()> {
         let name = resource.name.as_str();
-        self.names
-            .remove(&schema::name(name, no)[..])
-            .map_err(engine)?;
+        self.new_names.insert(schema::name(name, no), None);
         let identity = self.keys.identity(&resource.name, &resource.digest);
-        self.digests
-            .remove(&schema::digest(&identity, no))
-            .map_err(engine)?;
+        self.new_digests
+            .insert(schema::digest(&identity, no), false);
         let (number, place) = rows::place(no);
         self.block(number)?.remove(place);
         self.edit_words(&resource.name, no, false);

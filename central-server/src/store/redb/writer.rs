@@ -35,8 +35,9 @@ use crate::{
 const QUEUE: usize = 4_096;
 /// Memory of the changes that wait, in KiB.
 const QUEUE_KIB: u32 = 128 << 10;
-/// Records after which a transaction takes no more changes.
-const COMMIT_RECORDS: usize = 8_192;
+/// Records after which a transaction takes no more changes. The more there are, the more of them
+/// share the pages that a commit writes; each of these costs more than a record.
+const COMMIT_RECORDS: usize = 32_768;
 /// Changes after which a transaction takes no more.
 const COMMIT_COMMANDS: usize = 4_096;
 /// How nice the thread is, as in `nice(1)`.

@@ -1,7 +1,7 @@
 //! Syncs a file that grows while it grows, so that little is left to wait for at its end.
 //!
-//! Invariants: one sync at a time; an error of any of them is that of [`Behind::finish`], because
-//! the kernel tells of it once.
+//! Invariants: one sync at a time; an error of any of them is remembered, because the kernel tells
+//! of it once: from then on nothing that was written counts.
 
 use std::{
     fs::File,
@@ -20,6 +20,7 @@ const SYNC_EVERY: u64 = 4 << 20;
 pub(super) struct Behind {
     unsynced: AtomicU64,
     is_due: AtomicBool,
+    has_failed: AtomicBool,
     /// Held while it syncs.
     failed: Mutex<Option<io::Error>>,
 }
@@ -32,21 +33,40 @@ impl Behind {
     }
 
     /// Makes durable what was written to `file` so far. Blocks.
-    pub(super) fn sync(&self, file: &File) {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        self.unsynced.store(0, Ordering::Relaxed);
-        if let Err(error) = file.sync_data() {
-            *failed = Some(error);
-        }
+    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
+        let synced = self.remember(|| {
+            self.unsynced.store(0, Ordering::Relaxed);
+            file.sync_data()
+        });
         self.is_due.store(false, Ordering::Release);
+        synced
     }
 
-    /// Makes `file` durable; an error when it, or a sync before, failed. Blocks.
+    /// Makes `file` durable; an error when that, or a sync before, failed. Blocks.
     pub(super) fn finish(&self, file: &File) -> io::Result<()> {
+        self.remember(|| file.sync_all())
+    }
+
+    /// An error when a sync failed.
+    pub(super) fn check(&self) -> io::Result<()> {
+        if self.has_failed.load(Ordering::Acquire) {
+            return self.remember(|| Ok(()));
+        }
+        Ok(())
+    }
+
+    /// What `sync` came to, or a sync before that failed.
+    fn remember(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        match failed.take() {
-            Some(error) => Err(error),
-            None => file.sync_all(),
+        if failed.is_none()
+            && let Err(error) = sync()
+        {
+            *failed = Some(error);
+            self.has_failed.store(true, Ordering::Release);
+        }
+        match &*failed {
+            Some(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            None => Ok(()),
         }
     }
 }
@@ -61,20 +81,25 @@ mod tests {
         assert!(!behind.written(SYNC_EVERY - 1));
         assert!(behind.written(1));
         assert!(!behind.written(SYNC_EVERY), "one is under way");
-        behind.sync(&file);
+        behind.sync(&file).expect("synced");
         assert!(!behind.written(SYNC_EVERY - 1), "counted from the sync on");
         assert!(behind.written(1));
     }
 
     #[test]
-    fn an_error_of_an_earlier_sync_is_told_at_the_end() {
+    fn an_error_is_told_from_then_on() {
         let whole = tempfile::tempfile().expect("made");
         let behind = Behind::default();
+        behind.check().expect("nothing failed");
         behind.finish(&whole).expect("synced");
         // It cannot be synced.
-        behind.sync(&File::open("/dev/null").expect("opened"));
-        behind
-            .finish(&whole)
-            .expect_err("the kernel told it before");
+        let null = File::open("/dev/null").expect("opened");
+        behind.sync(&null).expect_err("it failed");
+        behind.check().expect_err("it is remembered");
+        for _ in 0..2 {
+            behind
+                .finish(&whole)
+                .expect_err("the kernel told it before");
+        }
     }
 }

@@ -223,7 +223,16 @@ impl Part {
 
     /// Makes durable what was written so far. Blocks.
     pub fn sync(&self) {
-        self.behind.sync(&self.file);
+        if let Err(error) = self.behind.sync(&self.file) {
+            self.forget(&error);
+        }
+    }
+
+    /// After a sync that failed, memory may have what the disk has not: nothing of it counts for
+    /// whoever opens it again.
+    fn forget(&self, error: &io::Error) {
+        log::error!("{}: {error}: it is to be fetched anew", self.path.display());
+        remove(&self.path.with_extension("have"));
     }
 
     /// Makes the whole content durable, gives it its modified time, and answers where it is.
@@ -232,20 +241,25 @@ impl Part {
         if let Some(modified) = SystemTime::UNIX_EPOCH.checked_add(since) {
             self.file.set_modified(modified)?;
         }
-        self.behind.finish(&self.file)?;
+        let synced = self.behind.finish(&self.file);
+        synced.inspect_err(|error| self.forget(error))?;
         Ok(&self.path)
     }
 
     /// Deletes what [`Part::finish`] leaves once the content got its name.
     pub fn dispose(&self) {
-        for path in [self.path.clone(), self.path.with_extension("have")] {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    log::warn!("{}: {error}", path.display());
-                }
-                _ => {}
-            }
+        remove(&self.path);
+        remove(&self.path.with_extension("have"));
+    }
+}
+
+/// Removes a file, unless it is gone.
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            log::warn!("{}: {error}", path.display());
         }
+        _ => {}
     }
 }
 
@@ -253,6 +267,7 @@ impl PieceWriter {
     /// Hashes and writes the next `blocks` of the piece; false, and nothing more is to come, when
     /// it was verified meanwhile. Blocks.
     pub fn write(&mut self, blocks: &[Bytes]) -> io::Result<bool> {
+        self.part.behind.check()?;
         blocks.iter().for_each(|block| self.hasher.update(block));
         let mut writing = self.part.lock(self.index);
         if self.part.has(self.index) {

@@ -265,6 +265,10 @@ impl Job {
         !self.state().readers.is_empty()
     }
 
+    fn is_read_in_order(&self) -> bool {
+        self.state().readers.values().any(|want| want.in_order)
+    }
+
     fn is_whole(&self) -> bool {
         self.state().picker.is_whole()
     }

@@ -20,7 +20,7 @@ const FOUND_FOR: Duration = Duration::from_secs(2);
 /// How long it is remembered that nobody holds it.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 /// How long an answer is remembered for those who want a fresh one.
-const FRESH_FOR: Duration = Duration::from_millis(200);
+const FRESH_FOR: Duration = Duration::from_millis(50);
 
 struct Life;
 

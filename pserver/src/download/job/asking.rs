@@ -270,6 +270,7 @@ impl Run<'_> {
         let no = flight.provider;
         let url = self.roster_url(no);
         let failures = self.roster.borrow().failures(no);
+        let keeps = self.tools.store.keeps_size(self.job.layout.size());
         async move {
             let delivered = |piece| self.delivered(no, piece);
             let swaps = |piece| self.swaps(&flight, piece);
@@ -277,6 +278,7 @@ impl Run<'_> {
                 job: self.job,
                 source: &self.tools.source,
                 part,
+                keeps,
                 url,
                 failures,
                 flight: &flight,

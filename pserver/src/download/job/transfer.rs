@@ -117,6 +117,8 @@ pub(super) struct Transfer<'a> {
     pub(super) job: &'a Job,
     pub(super) source: &'a Source,
     pub(super) part: &'a Arc<Part>,
+    /// Whether the content is to be kept, so that it is synced.
+    pub(super) keeps: bool,
     pub(super) url: PeerUrl,
     /// How often the provider failed in a row.
     pub(super) failures: u32,
@@ -273,7 +275,11 @@ impl Transfer<'_> {
                 // The first one stays.
                 let _ = self.job.source.set(self.url.clone());
                 if self.job.verified(piece) {
-                    if self.part.is_to_be_synced(piece) {
+                    // Who reads in order has the bytes before they are synced, and would wait for it.
+                    if self.keeps
+                        && !self.job.is_read_in_order()
+                        && self.part.is_to_be_synced(piece)
+                    {
                         let part = self.part.clone();
                         spawn_blocking(move || part.sync());
                     }

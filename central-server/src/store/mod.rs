@@ -34,7 +34,8 @@ pub use sharing::{DirectoryId, Exchange, Heard, Kept, Sharing};
 
 use crate::{config::StoreUrl, metrics::StoreMetrics};
 
-/// Most records of one peer in one bucket. Bounds the work of a replaced bucket.
+/// Most records of one peer in one bucket. Bounds what a replaced bucket adds and removes; to find
+/// what it removes, an engine may read all that the peer holds.
 pub const MAX_BUCKET_RECORDS: usize = 65_536;
 /// Variants of one name or digest that a lookup reads at most.
 pub const MAX_VARIANTS_READ: usize = 512;

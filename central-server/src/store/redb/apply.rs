@@ -120,7 +120,7 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    fn write_words(&mut self) -> Result<()> {
+    pub(super) fn write_words(&mut self) -> Result<()> {
         let mut words = std::mem::take(&mut self.new_words);
         words.sort_by(|(a, _), (b, _)| a.cmp(b));
         let mut edits = Vec::new();

@@ -1,7 +1,7 @@
 //! The `redb:` engine: one file, durable at every acknowledged change.
 //!
 //! Reads go to the last committed snapshot and never wait for a writer. All changes go through
-//! one writer thread behind a bounded queue; it takes what waits there, up to some thousand
+//! one writer thread behind a bounded queue; it takes what waits there, up to some ten thousand
 //! records, applies it in one transaction, commits with `Durability::Immediate`, publishes the
 //! new snapshot and only then answers. Who finds the queue full waits: nothing is dropped.
 //!

@@ -16,6 +16,11 @@ use crate::store::{PeerNo, Resource, ResourceNo, StoreError, bucket_of, fingerpr
 
 /// Rows of `numbers` that wait for the end of a transaction at most: bounds their memory.
 const BLOCKS_AT_ONCE: usize = 2_048;
+/// The same of `names`, and of `digests`. All of a usual commit wait: their order is what counts.
+/// Buckets that are replaced remove far more than they bring.
+const ROWS_AT_ONCE: usize = 64 << 10;
+/// The same of what comes to `words` and goes: a name has several terms.
+const WORDS_AT_ONCE: usize = 256 << 10;
 
 impl Transaction<'_> {
     /// The resources of that name and digest: of different sizes, if there are several.
@@ -82,6 +87,17 @@ impl Transaction<'_> {
         Ok(())
     }
 
+    /// Writes what was put off already where it has become much. Changes nothing of what is found.
+    fn write_if_much(&mut self) -> Result<()> {
+        if self.new_names.len().max(self.new_digests.len()) >= ROWS_AT_ONCE {
+            self.write_rows()?;
+        }
+        if self.new_words.len() >= WORDS_AT_ONCE {
+            self.write_words()?;
+        }
+        Ok(())
+    }
+
     /// The row of `numbers` that has that resource, to be changed.
     fn block(&mut self, number: u64) -> Result<&mut Block> {
         if !self.blocks.contains_key(&number) {
@@ -137,6 +153,7 @@ impl Transaction<'_> {
         resource: &Resource,
         comes: bool,
     ) -> Result<()> {
+        self.write_if_much()?;
         let share = of_record(&resource.name, &resource.digest, resource.size);
         let bucket = bucket_of(&resource.digest);
         self.holding(peer)?.count(no, bucket, share, comes);

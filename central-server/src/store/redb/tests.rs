@@ -14,7 +14,7 @@ use vecino_rest::PeerId;
 
 use super::{agreement::agree, *};
 use crate::store::{
-    MemoryStore, PeerState, ResourceNo,
+    MAX_BUCKET_RECORDS, MemoryStore, PeerState, ResourceNo, bucket_of,
     conformance::{ALL, announce, conforms, file, name, row, withdraw},
 };
 
@@ -513,4 +513,32 @@ async fn a_crowd_of_holders_comes_and_goes() {
         agree(&path);
         fs::remove_file(&path).expect("removes");
     }
+}
+
+#[tokio::test]
+async fn a_bucket_of_many_records_is_replaced_by_another() {
+    let directory = directory();
+    let store = open(&directory).expect("opens");
+    let peer = store.register(row(1)).await.expect("registers").peer;
+    let digest = file("any", "one").digest;
+    for (round, count) in [("a", MAX_BUCKET_RECORDS), ("b", 20_000)] {
+        let records: Vec<_> = (0..count)
+            .map(|n| Resource {
+                name: name(&format!("{round}{n}")),
+                digest,
+                size: 3,
+                modified_ms: 0,
+            })
+            .collect();
+        let change = Change::Bucket {
+            bucket: bucket_of(&digest),
+            records,
+        };
+        let held = store.announce(peer, [1; 32], change).await;
+        assert_eq!(held, Ok(count as u64));
+    }
+    assert_eq!(store.counts().records, 20_000);
+    store.close().await;
+    drop(store);
+    agree(&directory.path().join("locator.redb"));
 }

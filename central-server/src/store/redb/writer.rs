@@ -35,9 +35,13 @@ use crate::{
 const QUEUE: usize = 4_096;
 /// Memory of the changes that wait, in KiB.
 const QUEUE_KIB: u32 = 128 << 10;
-/// Records after which a transaction takes no more changes. The more there are, the more of them
-/// share the pages that a commit writes; each of these costs more than a record.
+/// Records after which a transaction takes no more changes, as [`Command::weight`] counts them. The
+/// more there are, the more of them share the pages that a commit writes; each of these costs more
+/// than a record.
 const COMMIT_RECORDS: usize = 32_768;
+/// As how many records a replaced bucket counts at least: the whole list of the peer is read for it,
+/// and what it removes is not in it.
+const BUCKET_RECORDS: usize = 1_024;
 /// Changes after which a transaction takes no more.
 const COMMIT_COMMANDS: usize = 4_096;
 /// How nice the thread is, as in `nice(1)`.
@@ -104,6 +108,17 @@ impl Command {
             Self::Announce { change, .. } => change.len(),
             Self::Forget { limit, .. } => *limit,
             Self::Check => 0,
+        }
+    }
+
+    /// As how many records it counts where the work of a commit is bounded.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Announce {
+                change: Change::Bucket { records, .. },
+                ..
+            } => records.len().max(BUCKET_RECORDS),
+            _ => self.records(),
         }
     }
 
@@ -288,12 +303,14 @@ impl Committer {
         let mut recovery = Recovery::default();
         while let Some(first) = queue.blocking_recv() {
             let mut records = first.command.records();
+            let mut weight = first.command.weight();
             let mut batch = vec![first];
-            while records < COMMIT_RECORDS
+            while weight < COMMIT_RECORDS
                 && batch.len() < COMMIT_COMMANDS
                 && let Ok(next) = queue.try_recv()
             {
                 records += next.command.records();
+                weight += next.command.weight();
                 batch.push(next);
             }
             let depth = i64::try_from(batch.len()).expect("bounded");

@@ -10,7 +10,8 @@ use redb::{Database, Durability, Key, ReadableTable as _, TableDefinition, Value
 
 use super::{open, read::Snapshot, schema};
 
-/// Rows that are written between two commits: bounds the memory that a copy takes.
+/// Rows that are written between two commits. One is up to some kilobytes long: with the cache of the
+/// copy, this bounds the memory that it takes.
 const ROWS_AT_ONCE: usize = 50_000;
 
 /// Writes `snapshot` into the new file `path`. Blocks.

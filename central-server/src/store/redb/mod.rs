@@ -17,6 +17,7 @@ mod backup;
 #[cfg(test)]
 mod faults;
 mod lists;
+mod memory;
 mod open;
 mod published;
 mod read;

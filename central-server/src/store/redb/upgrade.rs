@@ -13,9 +13,7 @@ use super::{
     rows::{self, Block, FEW, Few, GROUP, Holders, NameRow},
     schema::{self, FORMAT, Keys, META, meta},
 };
-use crate::store::{
-    BUCKETS, Fingerprints, PeerNo, Resource, ResourceNo, StoreError, fingerprint::Bucket,
-};
+use crate::store::{Fingerprints, PeerNo, Resource, ResourceNo, StoreError, fingerprint::Bucket};
 
 /// The format that had a row for each fact of a record.
 pub(super) const FORMAT_OF_FACTS: u32 = 3;
@@ -228,8 +226,11 @@ impl<'t> Old<'t> {
         for peer in peers.iter().map_err(engine)? {
             let peer = PeerNo(peer.map_err(engine)?.0.value());
             let prefix = lists::of_peer(peer);
-            let mut buckets = Vec::with_capacity(BUCKETS);
-            for bucket in 0..=u8::MAX {
+            let sums = (schema::print(peer, 0), schema::print(peer, u8::MAX));
+            let sums = self.sums.range::<&[u8; 5]>(&sums.0..=&sums.1);
+            let mut buckets = Vec::new();
+            for sum in sums.map_err(engine)? {
+                let [.., bucket] = *sum.map_err(engine)?.0.value();
                 let mut first = [0; 11];
                 first[..4].copy_from_slice(&prefix);
                 first[4] = bucket;
@@ -238,6 +239,7 @@ impl<'t> Old<'t> {
                 let rows = self.by_peer.range::<&[u8; 11]>(&first..=&last);
                 buckets.push((bucket, rows.map_err(engine)?));
             }
+            let buckets_held = buckets.len();
             let mut next = |index: usize| {
                 let (bucket, rows) = &mut buckets[index];
                 let row = rows.next().transpose().map_err(engine)?;
@@ -245,7 +247,7 @@ impl<'t> Old<'t> {
                 let number = number.transpose()?.map(|no| lists::held(no, *bucket));
                 Ok::<_, StoreError>(number.map(|number| Reverse((number, index))))
             };
-            let firsts = (0..BUCKETS).map(&mut next);
+            let firsts = (0..buckets_held).map(&mut next);
             let firsts = firsts.filter_map(Result::transpose);
             let mut heads = firsts.collect::<Result<BinaryHeap<_>>>()?;
             let mut edits: Vec<Edit> = Vec::new();

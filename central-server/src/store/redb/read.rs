@@ -15,6 +15,10 @@ use crate::store::{
     Resource, ResourceNo, StoreError, holders::gather,
 };
 
+/// Keys that a lookup of a digest looks at. They are in no order of time, and what came first is
+/// to be found although somebody announces some thousand names of the same digest.
+const DIGEST_KEYS_READ: usize = 16 * MAX_VARIANTS_READ;
+
 /// A committed state of the store. Its tables are opened once, for all lookups.
 pub(super) struct Snapshot {
     pub(super) reading: ReadTransaction,
@@ -176,10 +180,15 @@ impl Snapshot {
             Key::Digest(digest) => {
                 let (from, to) = schema::of_digest(digest);
                 let rows = self.digests.range::<&[u8; 18]>(&from..=&to);
-                for row in rows.map_err(engine)?.take(MAX_VARIANTS_READ) {
-                    let key = row.map_err(engine)?.0;
-                    let no = schema::resource_at_end(key.value());
-                    let no = no.ok_or_else(|| schema::damaged("an index of digests"))?;
+                let rows = rows.map_err(engine)?.take(DIGEST_KEYS_READ);
+                let numbers = rows.map(|row| {
+                    let no = schema::resource_at_end(row.map_err(engine)?.0.value());
+                    no.ok_or_else(|| schema::damaged("an index of digests"))
+                });
+                let mut numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+                numbers.sort_unstable();
+                numbers.truncate(MAX_VARIANTS_READ);
+                for no in numbers {
                     let (name, row) = self.resource(no)?;
                     // The index knows a part of the digest.
                     if row.digest == *digest {

@@ -14,7 +14,7 @@ use vecino_rest::PeerId;
 
 use super::{agreement::agree, *};
 use crate::store::{
-    MAX_BUCKET_RECORDS, MemoryStore, PeerState, ResourceNo, bucket_of,
+    MAX_BUCKET_RECORDS, MAX_VARIANTS_READ, MemoryStore, PeerState, ResourceNo, bucket_of,
     conformance::{ALL, announce, conforms, file, name, row, withdraw},
 };
 
@@ -513,6 +513,29 @@ async fn a_crowd_of_holders_comes_and_goes() {
         agree(&path);
         fs::remove_file(&path).expect("removes");
     }
+}
+
+#[tokio::test]
+async fn what_was_first_under_a_digest_is_not_hidden_by_what_came_later() {
+    const LATER: usize = 5_000;
+    let directory = directory();
+    let store = open(&directory).expect("opens");
+    let peers = [1, 2].map(|number| store.register(row(number)));
+    let peers = join_all(peers).await.into_iter();
+    let peers: Vec<_> = peers.map(|done| done.expect("registers").peer).collect();
+    let first = file("first", "the same");
+    let change = store.announce(peers[0], [1; 32], announce(&[&first]));
+    change.await.expect("announces");
+    let later: Vec<_> = (0..LATER)
+        .map(|n| file(&format!("later {n}"), "the same"))
+        .collect();
+    let change = announce(&later.iter().collect::<Vec<_>>());
+    let change = store.announce(peers[1], [2; 32], change);
+    change.await.expect("announces");
+    let found = store.find(&Key::Digest(first.digest), &ALL).await;
+    let found = found.expect("finds");
+    assert_eq!(found.len(), MAX_VARIANTS_READ);
+    assert!(found.iter().any(|found| found.resource == first));
 }
 
 #[tokio::test]

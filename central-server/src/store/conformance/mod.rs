@@ -188,6 +188,7 @@ pub(super) async fn conforms<F: Future<Output = Arc<dyn Store>>>(make: impl Fn()
     walks::terms_are_walked_in_pages(bench().await).await;
     walks::a_walk_spends_its_budget_and_goes_on(bench().await).await;
     walks::names_are_walked_by_prefix_in_their_order(bench().await).await;
+    walks::many_files_of_a_word_are_walked_in_pages_of_any_length(bench().await).await;
     peers::a_lapsed_peer_is_forgotten_in_steps(bench().await).await;
     peers::a_peer_that_came_back_is_not_forgotten(bench().await).await;
     records::a_full_bucket_refuses_more(bench().await).await;

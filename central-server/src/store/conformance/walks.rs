@@ -186,3 +186,40 @@ pub(super) async fn a_walk_spends_its_budget_and_goes_on(bench: Bench) {
     assert_eq!(found, 20);
     assert!((5..=6).contains(&pages), "{pages}");
 }
+
+pub(super) async fn many_files_of_a_word_are_walked_in_pages_of_any_length(bench: Bench) {
+    const FILES: usize = 600;
+    let peer = bench.peer(1).await;
+    let files: Vec<_> = (0..FILES)
+        .map(|n| file(&format!("shared {n:03}"), "one"))
+        .collect();
+    // In several changes: what is kept together is cut elsewhere each time.
+    for some in files.chunks(250) {
+        let some: Vec<_> = some.iter().collect();
+        bench.change(peer, 1, announce(&some)).await;
+    }
+    let mut expected: Vec<_> = files.iter().map(|file| file.name.to_string()).collect();
+    expected.sort();
+    for length in [1, 100, 255, 256, 257, 512, FILES, FILES + 1] {
+        let (mut names, mut after) = (Vec::new(), None);
+        loop {
+            let walk = Walk {
+                prefix: "shared",
+                exact: true,
+                after: after.as_ref(),
+                accept: &|_, _| true,
+                limit: length,
+                row_budget: 2 * FILES,
+            };
+            let page = bench.store.walk(&walk, &ALL).await.expect("walks");
+            assert!(page.found.len() <= length);
+            names.extend(page.found.iter().map(|f| f.resource.name.to_string()));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        names.sort();
+        assert_eq!(names, expected, "{length}");
+    }
+}

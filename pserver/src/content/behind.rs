@@ -20,6 +20,7 @@ const SYNC_EVERY: u64 = 4 << 20;
 pub(super) struct Behind {
     unsynced: AtomicU64,
     is_due: AtomicBool,
+    /// Tells it without waiting for a sync.
     has_failed: AtomicBool,
     /// Held while it syncs.
     failed: Mutex<Option<io::Error>>,

@@ -228,11 +228,10 @@ impl Part {
         }
     }
 
-    /// After a sync that failed, memory may have what the disk has not: nothing of it counts for
-    /// whoever opens it again.
+    /// After a sync that failed, memory may have what the disk has not: nobody goes on with this.
     fn forget(&self, error: &io::Error) {
         log::error!("{}: {error}: it is to be fetched anew", self.path.display());
-        remove(&self.path.with_extension("have"));
+        self.dispose();
     }
 
     /// Makes the whole content durable, gives it its modified time, and answers where it is.
@@ -246,7 +245,7 @@ impl Part {
         Ok(&self.path)
     }
 
-    /// Deletes what [`Part::finish`] leaves once the content got its name.
+    /// Deletes it. What [`Part::finish`] made durable has its name by then.
     pub fn dispose(&self) {
         remove(&self.path);
         remove(&self.path.with_extension("have"));
@@ -516,6 +515,24 @@ mod tests {
             .expect("read")
             .expect("there");
         assert_eq!(verified, [true, false, false]);
+    }
+
+    #[test]
+    fn nobody_goes_on_with_a_part_whose_sync_failed() {
+        let (_dir, content, part) = begun();
+        assert!(admit(&part, 0, piece(&part, &content, 0)));
+        let mut part = Arc::into_inner(part).expect("only here");
+        // It cannot be synced.
+        let file = File::open("/dev/null").expect("opened");
+        let written = std::mem::replace(&mut part.file, Arc::new(file));
+        part.sync();
+        part.file = written;
+        let part = Arc::new(part);
+        assert!(!part.is_there());
+        let mut writer = part.piece(1);
+        let block = Bytes::copy_from_slice(piece(&part, &content, 1));
+        writer.write(&[block]).expect_err("nothing more counts");
+        part.finish(0).expect_err("the kernel told it before");
     }
 
     #[test]

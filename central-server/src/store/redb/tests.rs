@@ -29,6 +29,12 @@ pub(super) fn directory() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
+async fn two_peers(store: &RedbStore) -> Vec<PeerNo> {
+    let peers = [1, 2].map(|number| store.register(row(number)));
+    let peers = join_all(peers).await.into_iter();
+    peers.map(|done| done.expect("registers").peer).collect()
+}
+
 #[tokio::test]
 async fn redb_conforms() {
     let directories = std::sync::Mutex::new(Vec::new());
@@ -431,9 +437,7 @@ async fn files_that_change_all_the_time_leave_nothing_behind() {
     const ROUNDS: u32 = 400;
     let directory = directory();
     let store = open(&directory).expect("opens");
-    let peers = [1, 2].map(|number| store.register(row(number)));
-    let peers = join_all(peers).await.into_iter();
-    let peers: Vec<_> = peers.map(|done| done.expect("registers").peer).collect();
+    let peers = two_peers(&store).await;
     let files = |round: u32| -> Vec<_> {
         let file = |n| {
             file(
@@ -520,9 +524,7 @@ async fn what_was_first_under_a_digest_is_not_hidden_by_what_came_later() {
     const LATER: usize = 5_000;
     let directory = directory();
     let store = open(&directory).expect("opens");
-    let peers = [1, 2].map(|number| store.register(row(number)));
-    let peers = join_all(peers).await.into_iter();
-    let peers: Vec<_> = peers.map(|done| done.expect("registers").peer).collect();
+    let peers = two_peers(&store).await;
     let first = file("first", "the same");
     let change = store.announce(peers[0], [1; 32], announce(&[&first]));
     change.await.expect("announces");

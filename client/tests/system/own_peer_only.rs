@@ -24,7 +24,7 @@ fn talks_to(client: &Client, provider: &Proxy, args: &[&str]) -> BTreeSet<Socket
     provider.close_gate();
     let asked = || provider.sent().iter().map(Vec::len).sum::<usize>();
     let asked_before = asked();
-    let child = client.start(args);
+    let mut child = client.start(args);
     let id = child.id();
     let seen: Arc<Mutex<BTreeSet<SocketAddr>>> = Arc::default();
     let ended = Arc::new(AtomicBool::new(false));
@@ -40,6 +40,8 @@ fn talks_to(client: &Client, provider: &Proxy, args: &[&str]) -> BTreeSet<Socket
         }
     });
     eventually("the provider is asked", || {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "{args:?} asked no provider: {ended:?}");
         (asked() > asked_before).then_some(())
     });
     // Whoever asked the provider is connected to it now, and the client to somebody.

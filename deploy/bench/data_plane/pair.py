@@ -5,13 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .nginx import Cache, origin
 from .peer import Locator, Peer
-from .scene import eventually, finished, random_file
+from .scene import CHUNK, eventually, finished, random_file
 from .table import GIB, Sample, goal, interleave, say, throughput
 from .torrent import Leecher, Torrent, seed
 
 NAME = "one.bin"
 CLIENTS = (1, 4)
 BITTORRENT_WITHIN_SECONDS = 600
+# Files of the size measured that are written and deleted before each sample.
+BALLAST = 2
+ZEROES = bytes(CHUNK)
 
 
 class Pair:
@@ -43,6 +46,24 @@ class Pair:
             cpu[client] = client_cpu
         peak = {name: process.peak_bytes() for name, process in processes.items()}
         return Sample(seconds, cpu, peak)
+
+    def writing(self, contestants, runs):
+        """Interleaved samples of contestants that write the file.
+
+        Each finds the same memory free: writing into memory that the machine has not used lately
+        costs up to ten times as much, and what is free otherwise depends on who ran before.
+        """
+        ballast = self.scene.directory("ballast") / "ballast"
+
+        def alike(sample):
+            def run():
+                with open(ballast, "wb") as file:
+                    for _ in range(BALLAST * self.size // CHUNK):
+                        file.write(ZEROES)
+                ballast.unlink()
+                return sample()
+            return run
+        return interleave({name: alike(sample) for name, sample in contestants.items()}, runs)
 
     def command(self, arguments):
         """Work that is one command; its end is the end."""
@@ -140,7 +161,7 @@ def through_own_peer(pair, runs):
     direct = [pair.curl, "-sf", "-o", "/dev/null"]
     client = ["env", f"URL_PEERAS={pair.own.endpoint()}", scene.tools["client"], "--quiet",
               "download", name, "-o", "/dev/null"]
-    results = interleave({
+    results = pair.writing({
         "nginx > cache > curl": cached,
         "vecino > own peer > curl": via([*direct, pair.own.url(pair.own.file_path(name))], "curl"),
         "vecino > own peer > client": via(client, "client"),
@@ -184,7 +205,7 @@ def into_own_peer(pair, runs):
         target.unlink()
         return result
 
-    results = interleave({
+    results = pair.writing({
         "nginx > curl to disk": lambda: curl(False),
         "vecino > own peer (synced)": vecino,
         "nginx > curl to disk, sync": lambda: curl(True),

@@ -108,9 +108,11 @@ async fn find(fetcher: &Fetcher) -> Result<Option<(Variant, Digest, u64, PeerUrl
         let with_digest = found
             .into_iter()
             .filter_map(|(size, variant)| Some((size, variant.digest?, variant)));
-        // What only this peer holds measures nothing.
+        // What only this peer holds measures nothing. The content under another name may be
+        // held by others only.
         let elsewhere = with_digest.filter(|(_, digest, variant)| {
-            variant.provider_count > 1 || catalogue.by_digest(digest).is_none()
+            let held = || catalogue.by_name_and_digest(&variant.name, digest);
+            variant.provider_count > 1 || held().is_none()
         });
         for (size, digest, variant) in elsewhere.take(TRIED) {
             if let Some(url) = provider(fetcher, &variant, digest).await? {

@@ -3,7 +3,8 @@
 //!
 //! Invariant: a provider that sent wrong bytes is never asked again; one that failed rests before
 //! it is asked again, longer each time, and after `MAX_FAILURES` in a row is asked only when a
-//! new lookup names it again. A partial provider is asked only for pieces that it said it has.
+//! new lookup names it again. A partial provider is asked only for pieces that it said it has, and
+//! nobody is spared for the sake of one that failed last.
 
 use std::{
     ops::Range,
@@ -109,6 +110,14 @@ impl Provider {
         self.failures < MAX_FAILURES && !matches!(self.last, Some(Fault::Wrong(_)))
     }
 
+    /// What it has, when it has some pieces and its last request brought what it was to bring.
+    fn counts_on(&self) -> Option<&Holdings> {
+        match &self.pieces {
+            Pieces::Some(holdings) if self.is_usable() && self.failures == 0 => Some(holdings),
+            _ => None,
+        }
+    }
+
     fn is_rested(&self, now: Instant) -> bool {
         self.rests_until.is_none_or(|until| until <= now)
     }
@@ -209,9 +218,7 @@ impl Roster {
 
     /// Whether some said which pieces they have: those who have everything are spared then.
     pub fn is_crowd(&self) -> bool {
-        self.providers
-            .iter()
-            .any(|provider| provider.is_usable() && matches!(provider.pieces, Pieces::Some(_)))
+        self.providers.iter().any(|p| p.counts_on().is_some())
     }
 
     /// Whether it has everything.
@@ -298,17 +305,28 @@ impl Roster {
         Some(delay + Duration::from_secs_f64(seconds.min(3600.0)))
     }
 
+    /// How long a piece takes from the fastest that may be asked, who needs `unmeasured` as long as
+    /// nothing is known of it.
+    pub fn fastest_piece_takes(
+        &self,
+        layout: &Layout,
+        unmeasured: Duration,
+        now: Instant,
+    ) -> Duration {
+        let askable = self.numbered().filter(|(_, provider)| {
+            provider.is_usable()
+                && provider.is_rested(now)
+                && !matches!(provider.pieces, Pieces::Unknown)
+        });
+        let takes = askable.map(|(no, _)| self.piece_takes(no, layout).unwrap_or(unmeasured));
+        takes.min().unwrap_or(unmeasured)
+    }
+
     /// How many known partial providers have each of so many pieces or are fetching it; empty
     /// when there is none.
     pub fn copies(&self, pieces: u32) -> Vec<u16> {
         let mut copies = Vec::new();
-        for provider in &self.providers {
-            let Pieces::Some(Holdings { have, coming, .. }) = &provider.pieces else {
-                continue;
-            };
-            if !provider.is_usable() {
-                continue;
-            }
+        for Holdings { have, coming, .. } in self.providers.iter().filter_map(Provider::counts_on) {
             copies.resize(pieces as usize, 0_u16);
             let have = have.iter().flat_map(Bits::set);
             for piece in have.chain(coming.set()) {
@@ -322,11 +340,9 @@ impl Roster {
 
     /// Whether for each piece of `run` some partial provider has it.
     pub fn is_had_by_others(&self, run: &Range<u32>) -> bool {
-        let has = |provider: &Provider, piece| match &provider.pieces {
-            Pieces::Some(Holdings { have, .. }) => {
-                provider.is_usable() && have.as_ref().is_some_and(|have| have.get(piece))
-            }
-            Pieces::Whole | Pieces::Unknown => false,
+        let has = |provider: &Provider, piece| {
+            let have = provider.counts_on().and_then(|known| known.have.as_ref());
+            have.is_some_and(|have| have.get(piece))
         };
         run.clone()
             .all(|piece| self.providers.iter().any(|provider| has(provider, piece)))
@@ -444,6 +460,14 @@ impl Roster {
         if !matches!(provider.last, Some(Fault::Wrong(_))) {
             provider.last = Some(fault);
         }
+    }
+
+    /// Another one brought what `no` was late with: it is asked after all others for a while.
+    pub fn overtaken(&mut self, no: ProviderNo, now: Instant) {
+        let provider = self.of_mut(no);
+        provider.rests_until = Some(now + REST * 2u32.pow(provider.failures.min(16)));
+        // Nobody is left for being slow.
+        provider.failures = (provider.failures + 1).min(MAX_FAILURES - 1);
     }
 
     /// Providers that did something so far, at most `most`.

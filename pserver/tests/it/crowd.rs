@@ -1,12 +1,16 @@
 //! A crowd that wants the same at the same time: it feeds itself from the first piece on, whoever
 //! dies or lies in it, and everybody has the right bytes in the end.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::future::join_all;
+use vecino_grpc::v1::Record;
 use vecino_rest::{
     body::{Download, DownloadState, Have},
     route,
@@ -18,8 +22,8 @@ use crate::support::{
     fixture::{Reply, Seen},
     http::Request,
     peer::{Door, Peer, Process},
-    provider::{Provider, is_for_bytes},
-    stage::Stage,
+    provider::{Provider, is_for_bytes, is_for_have},
+    stage::{Stage, record},
     valve::Valve,
 };
 
@@ -210,4 +214,70 @@ async fn a_provider_that_chooses_what_nobody_wanted_is_left() {
         error.is_some_and(|detail| detail.contains("which nobody wanted"))
     })
     .await;
+}
+
+/// Sends a byte now and then, as somebody would who wants to hold others up.
+fn trickles(mut reply: Reply) -> Reply {
+    reply.pace = Some((1, Duration::from_secs(2)));
+    reply
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_slow_keeps_nobody_from_asking_the_others() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let content = Content::new("held up", 64 * PIECE);
+    let slow = async || {
+        let bend = |reply, seen: &Seen| match is_for_bytes(seen) {
+            true => trickles(reply),
+            false => reply,
+        };
+        let provider = Provider::bent(&content, bend).await;
+        stage.announce_provider(NAME, &provider).await;
+        provider
+    };
+    let _slow = [slow().await, slow().await, slow().await];
+    let fast = Provider::honest(&content).await;
+    stage.announce_provider(NAME, &fast).await;
+    let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    let id = begin(&own).await;
+    done(&own, &id).await;
+    own.keeps(NAME, &content).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_to_have_every_piece_and_sends_none_keeps_nobody_from_asking_the_seed() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let content = Content::new("promised", 64 * PIECE);
+    let promised = content.clone();
+    let liar = Provider::bent(&content, move |reply, seen| {
+        if is_for_have(seen) {
+            return Reply::json(&Have {
+                version: 1,
+                size: promised.len(),
+                whole: false,
+                have: "f".repeat(16),
+                coming: String::new(),
+            });
+        }
+        match is_for_bytes(seen) {
+            true => trickles(reply),
+            false => reply,
+        }
+    })
+    .await;
+    let said = Record {
+        partial: true,
+        ..record(NAME, &content, content.len())
+    };
+    stage
+        .announce_records(&liar.fixture.url(), vec![said])
+        .await;
+    let (_valve, _seed) = seed(&stage, &content).await;
+    let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    let id = begin(&own).await;
+    done(&own, &id).await;
+    own.keeps(NAME, &content).await;
+    assert!(!liar.ranges().is_empty(), "it was never asked");
 }

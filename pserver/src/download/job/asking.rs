@@ -2,7 +2,7 @@
 //!
 //! Invariant: never more than `FLIGHTS` requests at once, and `AT_WHOLE` beside them, nor more at
 //! one provider than the roster allows; a piece is asked of a second provider only when the first
-//! is late with it.
+//! is late with it. What is late keeps nobody from asking others for the rest.
 
 use std::{
     ops::Range,
@@ -56,14 +56,13 @@ impl Run<'_> {
             let askable = self.roster.borrow().askable(now, &mut rand::rng());
             let mut is_asked = false;
             for no in askable {
-                if self.flights.borrow().len() >= most {
+                if self.is_enough(most, now) {
                     return self.ask_for_pieces(events, now);
                 }
                 // As long as something else is on its way, who has everything is spared for what
                 // nobody else has.
-                let is_spared = in_a_crowd
-                    && self.roster.borrow().is_whole(no)
-                    && !self.flights.borrow().is_empty();
+                let is_spared =
+                    in_a_crowd && self.roster.borrow().is_whole(no) && self.on_time(now) > 0;
                 let most_copies = if is_spared { 0 } else { u16::MAX };
                 let picked = self.pick(no, &wants, &copies, most_copies, now);
                 let picked = picked.or_else(|| Some((self.take_over(no, now)?, None)));
@@ -174,6 +173,30 @@ impl Run<'_> {
 
     fn roster_url(&self, no: ProviderNo) -> vecino_rest::PeerUrl {
         self.roster.borrow().url(no).clone()
+    }
+
+    /// Whether `most` requests are on their way; those that are late count only towards the most that
+    /// there may ever be.
+    fn is_enough(&self, most: usize, now: Instant) -> bool {
+        let all = self.flights.borrow().len();
+        all >= FLIGHTS.1 || (all >= most && self.on_time(now) >= most)
+    }
+
+    /// Requests that will bring something as soon as another request could.
+    fn on_time(&self, now: Instant) -> usize {
+        let flights = self.flights.borrow();
+        let on_time = flights
+            .iter()
+            .filter(|flight| !self.job.has(flight.at.get().0) && !self.is_overdue(flight, now));
+        on_time.count()
+    }
+
+    /// Whether it takes so long for a piece that the fastest provider would have sent it by now.
+    pub(super) fn is_overdue(&self, flight: &Flight, now: Instant) -> bool {
+        let (times, longer) = LATE;
+        let roster = self.roster.borrow();
+        let fastest = roster.fastest_piece_takes(&self.job.layout, UNMEASURED, now);
+        now.saturating_duration_since(flight.at.get().1) > fastest * times + longer
     }
 
     /// Enough flights for the rate that is measured. In a crowd the rate is what the flights make it:

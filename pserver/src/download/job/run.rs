@@ -277,8 +277,15 @@ impl Run<'_> {
         self.job.told_pieces();
         let wasted = flight.received.get().saturating_sub(flight.verified.get());
         self.wasted.set(self.wasted.get() + wasted);
+        let is_overtaken = matches!(outcome, Err(Stop::Unwanted))
+            && flight.verified.get() == 0
+            && self.job.has(flight.at.get().0)
+            && self.is_overdue(flight, now);
         let mut roster = self.roster.borrow_mut();
         roster.answered(no);
+        if is_overtaken {
+            roster.overtaken(no, now);
+        }
         if flight.verified.get() > 0 {
             let took = flight.began.elapsed().saturating_sub(flight.delay.get());
             roster.measured(no, flight.verified.get(), flight.delay.get(), took);

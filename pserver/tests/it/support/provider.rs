@@ -100,7 +100,13 @@ pub(crate) fn once(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 /// Whether it is a request for bytes, and not for what the provider has or for piece hashes.
 pub(crate) fn is_for_bytes(seen: &Seen) -> bool {
-    !seen.path.ends_with("/pieces") && !seen.path.ends_with("/have")
+    !seen.path.ends_with("/pieces") && !is_for_have(seen)
+}
+
+/// Whether it asks what the provider has.
+pub(crate) fn is_for_have(seen: &Seen) -> bool {
+    let path = seen.path.split('?').next();
+    path.is_some_and(|path| path.ends_with("/have"))
 }
 
 fn asked(seen: &Seen, size: u64) -> Range<u64> {

@@ -42,11 +42,20 @@ impl Progress {
 
     /// `done` of `total` bytes are there already.
     pub(crate) fn begin(&self, done: u64, total: Option<u64>) {
-        if let Some(total) = total {
+        if total.is_some() {
             self.0.set_style(known_length());
+        }
+        self.go_on_from(done, total);
+    }
+
+    /// `done` of `total` bytes are there, and those of them that were not before cost no time: the
+    /// pace does not count them.
+    fn go_on_from(&self, done: u64, total: Option<u64>) {
+        self.0.set_position(done);
+        if let Some(total) = total {
+            // This has the position counted now; it would be at the next tick otherwise.
             self.0.set_length(total);
         }
-        self.0.set_position(done);
         self.0.reset_eta();
     }
 
@@ -192,6 +201,17 @@ impl Share<'_> {
         progress.0.set_position(self.overall.bytes.get());
     }
 
+    /// `bytes` of `expected` were there before.
+    pub(crate) fn begin(&self, bytes: u64, expected: u64) {
+        let before = self.bytes.get();
+        self.set(bytes, expected);
+        if bytes <= before {
+            return;
+        }
+        let Overall { progress, .. } = self.overall;
+        progress.go_on_from(self.overall.bytes.get(), Some(self.overall.expected.get()));
+    }
+
     /// `bytes` more are there.
     pub(crate) fn advance(&self, bytes: u64) {
         self.set(self.bytes.get() + bytes, self.expected.get());
@@ -229,6 +249,19 @@ mod tests {
         drop(b);
         assert_eq!((overall.bytes.get(), overall.expected.get()), (18, 58));
         assert_eq!(overall.done.get(), 1);
+    }
+
+    #[test]
+    fn what_was_there_before_is_not_counted_in_the_pace() {
+        let progress = Progress::new("a", false);
+        progress.0.enable_steady_tick(Duration::from_secs(3600));
+        progress.begin(500 << 20, Some(600 << 20));
+        progress.tell("counted".to_owned());
+        assert_eq!(progress.0.per_sec(), 0.0);
+        let overall = Overall::new(progress, 2, 600 << 20);
+        overall.file(600 << 20).begin(500 << 20, 600 << 20);
+        overall.tell();
+        assert_eq!(overall.progress.0.per_sec(), 0.0);
     }
 
     #[test]

@@ -90,7 +90,9 @@ pub(crate) async fn run(args: &UploadArgs, session: &Session, out: &Output) -> R
         }
     }
     drop(ends);
-    if several {
+    if several && out.json() {
+        out.value(&serde_json::json!({ "summary": tally.summary(all, failures.count()) }))?;
+    } else if several {
         out.note(&tally.text(all));
     }
     failures.finish(out)
@@ -120,6 +122,22 @@ fn counted(files: usize) -> String {
     }
 }
 
+/// The last value of several files, with `--json`.
+#[derive(Serialize)]
+struct Summary {
+    /// Files that were to be shared.
+    files: u64,
+    /// Shared now or before.
+    shared: u64,
+    /// How many of them were shared before.
+    already: u64,
+    failed: u64,
+    /// Not tried, because nothing could succeed any more.
+    untried: u64,
+    /// Of those that are shared.
+    bytes: u64,
+}
+
 /// What was shared so far.
 #[derive(Debug, Default)]
 struct Tally {
@@ -136,7 +154,20 @@ impl Tally {
         self.bytes += shared.bytes;
     }
 
-    /// The total, where `all` were to be shared.
+    /// The total, where `all` were to be shared and some `failed`.
+    fn summary(&self, all: usize, failed: u64) -> Summary {
+        let (files, shared) = (all as u64, self.files as u64);
+        Summary {
+            files,
+            shared,
+            already: self.before as u64,
+            failed,
+            untried: files.saturating_sub(shared + failed),
+            bytes: self.bytes,
+        }
+    }
+
+    /// The same in words.
     fn text(&self, all: usize) -> String {
         if all == 0 {
             return "no files there: nothing to share".to_owned();
@@ -386,5 +417,8 @@ mod tests {
             tally.add(&Shared { created, bytes });
         }
         assert_eq!(tally.text(3), "2 of 3 files shared (1 already), 2.00 KiB");
+        let summary = serde_json::to_value(tally.summary(5, 1)).unwrap();
+        let untried = (&summary["untried"], &summary["already"], &summary["bytes"]);
+        assert_eq!(untried, (&2.into(), &1.into(), &2048.into()));
     }
 }

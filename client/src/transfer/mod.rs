@@ -22,11 +22,12 @@ use self::{limit::Limiter, part::Part, stream::Stream};
 use crate::{
     api::{Api, ApiError, Content, Resume, Wanted},
     cli::IfExists,
+    exit_code::ExitCode,
     failure::{Failure, Kept},
 };
 
 /// How often a content that broke is asked for again, for the rest of it.
-const MAX_RETRIES: u32 = 2;
+const MAX_RETRIES: u32 = 4;
 /// How long to wait before the first of them; doubled for each further one.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -240,6 +241,7 @@ impl Order<'_> {
         let mut source = None;
         let mut resumed = true;
         let mut afresh = false;
+        let mut broken: Option<ApiError> = None;
         loop {
             let resume = sink.resume().filter(|_| !afresh);
             let cause = match self.open(resume).await {
@@ -273,6 +275,13 @@ impl Order<'_> {
                     afresh = true;
                     continue;
                 }
+                // Who sent it is gone by now: what was said of that first says more.
+                Err(cause) if cause.exit_code() == ExitCode::NotFound && broken.is_some() => {
+                    return Err(Failure::Stopped {
+                        cause: broken.unwrap_or(cause),
+                        kept: sink.kept(),
+                    });
+                }
                 // Nothing came yet in this run: no reason to hope for a better second try.
                 Err(cause) if !cause.is_break() || retries == 0 => return Err(self.failed(cause)),
                 Err(cause) => cause,
@@ -290,6 +299,7 @@ impl Order<'_> {
             log::info!("asking again for the rest: {cause}");
             actix_rt::time::sleep(RETRY_PAUSE * 2_u32.pow(retries)).await;
             retries += 1;
+            broken = Some(cause);
         }
     }
 

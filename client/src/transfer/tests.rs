@@ -1,12 +1,12 @@
 //! What is there already outlives answers that do not go on from it.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{cell::Cell, fs, net::SocketAddr, path::Path, sync::Arc};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
-use vecino_rest::Name;
+use vecino_rest::{Kind, Name, Problem};
 
 use super::*;
 use crate::{config::Config, session::Session};
@@ -127,6 +127,28 @@ async fn an_answer_from_the_start_that_breaks_loses_nothing() {
         assert!(matches!(failed, Err(Failure::Stopped { .. })), "{failed:?}");
         assert_eq!(left(folder.path()), &CONTENT[..kept]);
     }
+}
+
+#[actix_rt::test]
+async fn who_goes_in_the_middle_is_unreachable_and_not_unheard_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let problem = Problem::new(Kind::NotFound, "nobody shares it");
+    let problem = serde_json::to_string(&problem).unwrap();
+    let gone = format!(
+        "HTTP/1.1 404 Not Found\r\ncontent-type: application/problem+json\r\n\
+         content-length: {}\r\n\r\n{problem}",
+        problem.len()
+    );
+    let asked = Cell::new(0);
+    let addr = peer(move |_| match asked.replace(asked.get() + 1) {
+        0 => whole(CONTENT, Some(Digest::of(CONTENT)), PREFIX + 2),
+        _ => gone.clone(),
+    });
+    let failed = resume(folder.path(), addr.await).await.unwrap_err();
+    assert_eq!(failed.exit_code(), ExitCode::Unreachable, "{failed:?}");
+    let kept = failed.hint().unwrap();
+    assert!(kept.contains("run again to resume"), "{kept}");
+    assert_eq!(left(folder.path()), &CONTENT[..PREFIX + 2]);
 }
 
 #[actix_rt::test]

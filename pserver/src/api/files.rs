@@ -26,7 +26,7 @@ use super::{
     respond::{self, Described, Prepared},
 };
 use crate::{
-    content::{Condition, Store, catalogue::Entry, refuse_unshared, upload::Upload},
+    content::{Condition, Shared, Store, refuse_unshared, upload::Upload},
     copies::MAX_COPIES,
     download::{choice, choice::Wanted, fetch::Located},
 };
@@ -240,7 +240,7 @@ pub async fn put(
         return Ok(response.json(stored));
     }
     response.insert_header(header::ContentType::json());
-    Ok(response.streaming(placing(worker, shared.entry, copies, stored)))
+    Ok(response.streaming(placing(worker, shared, copies, stored)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -265,13 +265,15 @@ fn copies(request: &HttpRequest) -> Result<usize, ApiError> {
 /// JSON, and until it is known who holds it, white space.
 fn placing(
     worker: web::Data<Worker>,
-    entry: Arc<Entry>,
+    shared: Shared,
     copies: usize,
     mut stored: Stored,
 ) -> impl Stream<Item = Result<Bytes, serde_json::Error>> + 'static {
     let placed = async move {
         let own_url = worker.shared.own_url();
-        let holders = worker.copier.copy(&entry, copies, own_url.as_deref());
+        let (entry, was_shared) = (&shared.entry, !shared.created);
+        let copier = &worker.copier;
+        let holders = copier.copy(entry, copies, own_url.as_deref(), was_shared);
         stored.holders.extend(holders.await);
         serde_json::to_vec(&stored).map(Bytes::from)
     };

@@ -16,7 +16,10 @@ use std::{
 use awc::Client;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
-use vecino_rest::{PeerId, PeerUrl, body::Provider};
+use vecino_rest::{
+    Digest, PeerId, PeerUrl,
+    body::{LocateQuery, Provider},
+};
 
 use crate::{
     content::{Store, catalogue::Entry},
@@ -57,26 +60,32 @@ pub struct Copier {
 }
 
 impl Copier {
-    /// Has up to `count` other peers hold `entry`, which this one reaches at `own_url`: their URLs.
+    /// Has up to `count` other peers hold `entry`, which this one has at `own_url`: their URLs. Where
+    /// it `was_shared` before, those who hold it already come first.
     pub async fn copy(
         &self,
         entry: &Arc<Entry>,
         count: usize,
         own_url: Option<&str>,
+        was_shared: bool,
     ) -> Vec<String> {
         let count = count.min(MAX_COPIES);
         if count == 0 {
             return Vec::new();
         }
-        let placed = match self.outbound.place(entry.stamp.size).await {
-            Ok(placed) => placed,
+        let holders = match was_shared {
+            true => self.holders(&entry.digest).await,
+            false => Vec::new(),
+        };
+        let places = match self.outbound.place(entry.stamp.size).await {
+            Ok(places) => places,
             Err(error) => {
-                log::info!("{:?} is not copied: {error}", entry.name);
-                return Vec::new();
+                log::info!("{:?} is not copied further: {error}", entry.name);
+                Vec::new()
             }
         };
         let site = self.site.as_deref();
-        let mut waiting = candidates(&placed, &self.me, own_url, site).into_iter();
+        let mut waiting = candidates(&holders, &places, &self.me, own_url, site).into_iter();
         let within = time_for(entry.stamp.size, count, self.limit.rate());
         let deadline = Instant::now() + within;
         let (mut holders, mut pushing) = (Vec::new(), FuturesUnordered::new());
@@ -105,6 +114,25 @@ impl Copier {
     }
 }
 
+impl Copier {
+    /// Who is known to hold all of a content.
+    async fn holders(&self, digest: &Digest) -> Vec<Provider> {
+        let query = LocateQuery {
+            name: None,
+            digest: Some(*digest),
+            provider: None,
+            fresh: false,
+        };
+        let Ok(located) = self.outbound.locate(&query).await else {
+            return Vec::new();
+        };
+        let known = located.into_iter();
+        let known = known.filter(|variant| variant.digest == Some(*digest));
+        let providers = known.flat_map(|variant| variant.providers);
+        providers.filter(|provider| !provider.partial).collect()
+    }
+}
+
 /// How long `count` copies of so many bytes may take; with our own limit, twice what it takes them
 /// all.
 pub fn time_for(size: u64, count: usize, limit: Option<u64>) -> Duration {
@@ -114,24 +142,26 @@ pub fn time_for(size: u64, count: usize, limit: Option<u64>) -> Duration {
     WITHIN.saturating_add(Duration::from_secs(limited.max(size / BYTES_A_SECOND)))
 }
 
-/// Whom to push to: not this peer, those of other sites first, else in the locator's order.
+/// Whom to push to: not this peer; who is said to hold it first, of the `places` those of other
+/// sites, else in the locator's order.
 fn candidates(
-    placed: &[Provider],
+    holders: &[Provider],
+    places: &[Provider],
     me: &PeerId,
     own_url: Option<&str>,
     site: Option<&str>,
 ) -> Vec<PeerUrl> {
     let mut seen = HashSet::new();
-    let others = placed.iter().filter_map(|provider| {
+    let mut other = |provider: &Provider| {
         let url = provider_url::parse(&provider.url).ok()?;
         let text = url.to_string();
         let is_other = provider.peer.as_ref() != Some(me) && own_url != Some(&*text);
-        (is_other && seen.insert(text)).then_some((provider, url))
-    });
-    let is_elsewhere =
-        |(provider, _): &(&Provider, PeerUrl)| site.is_none() || provider.site.as_deref() != site;
-    let (far, near): (Vec<_>, Vec<_>) = others.partition(is_elsewhere);
-    far.into_iter().chain(near).map(|(_, url)| url).collect()
+        (is_other && seen.insert(text)).then_some(url)
+    };
+    let is_elsewhere = |provider: &&Provider| site.is_none() || provider.site.as_deref() != site;
+    let (far, near): (Vec<_>, Vec<_>) = places.iter().partition(is_elsewhere);
+    let all = holders.iter().chain(far).chain(near);
+    all.filter_map(&mut other).collect()
 }
 
 #[cfg(test)]
@@ -170,7 +200,7 @@ mod tests {
         ];
         let me = PeerId::from_bytes([1; 16]);
         let order = |site| -> Vec<String> {
-            let urls = candidates(&placed, &me, Some("http://10.0.0.9:80"), site);
+            let urls = candidates(&[], &placed, &me, Some("http://10.0.0.9:80"), site);
             urls.iter().map(ToString::to_string).collect()
         };
         let (two, three, four) = (
@@ -181,5 +211,8 @@ mod tests {
         assert_eq!(order(Some("east")), [three, four, two]);
         assert_eq!(order(Some("west")), [two, four, three]);
         assert_eq!(order(None), [two, three, four]);
+        let (holders, site) = (&placed[..2], Some("east"));
+        let urls = candidates(holders, &placed, &me, None, site);
+        assert_eq!(urls[0].to_string(), two, "who holds it already");
     }
 }

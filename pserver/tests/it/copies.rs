@@ -101,6 +101,11 @@ async fn as_many_copies_as_wanted_land_byte_for_byte_and_are_announced() {
     // Again: nothing is sent, and those that hold it count.
     let sent = own.metric("vecino_sent_bytes_total").await;
     assert_eq!(sent, 3 * content.len());
+    for count in [1, 2, 3, 3, 2, 1] {
+        let again = put(&own, "a folder/ä b.bin", &content, count).await;
+        assert_eq!(again.len(), count + 1, "{again:?}");
+        assert!(again.iter().all(|one| holders.contains(one)), "{again:?}");
+    }
     let more = put(&own, "a folder/ä b.bin", &content, 4).await;
     assert_eq!(more.len(), 5, "{more:?}");
     let sent = own.metric("vecino_sent_bytes_total").await;

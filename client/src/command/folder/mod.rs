@@ -355,7 +355,7 @@ fn tell_failure(failure: &Failure, out: &Output) -> Result<(), Failure> {
 
 impl Observer for Share<'_> {
     fn begin(&self, done: u64, total: Option<u64>, _: Option<Digest>) {
-        self.set(done, total.unwrap_or(done));
+        Share::begin(self, done, total.unwrap_or(done));
     }
 
     fn advance(&self, bytes: u64) {

@@ -278,7 +278,9 @@ pub(crate) fn hint_for(kind: Option<Kind>, status: u16) -> Option<&'static str> 
     };
     Some(match kind {
         Kind::BadRequest | Kind::BadName => "`--help` says what is accepted",
-        Kind::NotFound => "`search` finds names in the network, `list` shows what your peer holds",
+        Kind::NotFound => {
+            "`search` finds names in the network, `list` shows what your peer holds; a folder ends with /"
+        }
         Kind::Unauthorized => {
             "put the token of your peer into a file and name that file in API_TOKEN_FILE"
         }

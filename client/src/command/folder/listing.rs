@@ -63,7 +63,8 @@ pub(super) async fn list(
     out: &Output,
 ) -> Result<Vec<Entry>, Failure> {
     let prefix = format!("{folder}/");
-    let (own, network) = futures_util::join!(own(api, &prefix), searched(api, &prefix));
+    let (own, network) =
+        futures_util::future::join(own(api, &prefix), searched(api, &prefix)).await;
     let own = own?;
     let (network, unsearched) = match network {
         Ok(network) => (network, None),

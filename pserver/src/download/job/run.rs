@@ -153,6 +153,8 @@ impl Run<'_> {
         };
         let mut room_checked: Option<Instant> = None;
         let mut counted = (job.verified_bytes(), Instant::now());
+        // What it took to open the part is nobody's fault.
+        self.goes_on();
         while !job.is_whole() {
             changed.borrow_and_update();
             if !job.is_missing() && self.flights.borrow().is_empty() {
@@ -161,6 +163,7 @@ impl Run<'_> {
                     return Err(JobError::Cancelled);
                 }
                 counted = (job.verified_bytes(), Instant::now());
+                self.goes_on();
                 continue;
             }
             let now = Instant::now();
@@ -312,6 +315,11 @@ impl Run<'_> {
         self.roster.borrow_mut().delivered(no);
         log::debug!("piece {piece} from {}", self.roster.borrow().url(no));
         self.offer();
+        self.goes_on();
+    }
+
+    /// From now on it counts how long nothing comes.
+    fn goes_on(&self) {
         self.relocations.set(0);
         self.progress_at.set(Instant::now());
     }

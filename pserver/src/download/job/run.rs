@@ -40,6 +40,9 @@ const LINGER: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(100);
 /// How often the disk is asked for room.
 const CHECK_ROOM_EVERY: Duration = Duration::from_secs(1);
+/// So many pieces can be on their way before the first one is verified; see
+/// [`asking`](super::asking).
+const UNPROVEN: u64 = 28;
 /// While it runs, providers are looked up again after so long; half as long again each time ...
 const LOOK_AGAIN: Duration = Duration::from_millis(60);
 /// ... up to so long.
@@ -151,7 +154,7 @@ impl Run<'_> {
             at: Some(Instant::now() + jittered(LOOK_AGAIN)),
             pause: LOOK_AGAIN,
         };
-        let mut room_checked: Option<Instant> = None;
+        let mut room_checked: Option<(Instant, bool)> = None;
         let mut counted = (job.verified_bytes(), Instant::now());
         // What it took to open the part is nobody's fault.
         self.goes_on();
@@ -167,9 +170,11 @@ impl Run<'_> {
                 continue;
             }
             let now = Instant::now();
-            if room_checked.is_none_or(|at| now - at >= CHECK_ROOM_EVERY) {
-                self.check_room().await?;
-                room_checked = Some(now);
+            let is_proven = job.verified_bytes() > 0;
+            let is_due = |(at, was_proven)| was_proven != is_proven || now - at >= CHECK_ROOM_EVERY;
+            if room_checked.is_none_or(is_due) {
+                self.check_room(job.missing_bytes()).await?;
+                room_checked = Some((now, is_proven));
             }
             self.ask(part, &mut events, now);
             self.look(&mut look, &mut events, now)?;
@@ -356,10 +361,20 @@ impl Run<'_> {
         self.roster.borrow_mut().failed(no, fault, now);
     }
 
-    /// Whether what is wanted has room on the disk; a floor stays free.
-    async fn check_room(&self) -> Result<(), JobError> {
-        let needed = self.job.missing_bytes();
-        let free = self.tools.store.make_room(needed).await;
+    /// Whether `needed` bytes have room on the disk; a floor stays free. Piece hashes of one size
+    /// fit other sizes as well, so until a piece is verified the size is only a claim: what others
+    /// may need is not deleted for it, but for the first pieces.
+    async fn check_room(&self, needed: u64) -> Result<(), JobError> {
+        let (job, store) = (self.job, &self.tools.store);
+        let at_once = if job.verified_bytes() > 0 {
+            needed
+        } else {
+            needed.min(UNPROVEN * job.layout.piece_size())
+        };
+        let mut free = store.make_room(at_once).await;
+        if at_once <= free {
+            free = store.could_have_room();
+        }
         if needed > free {
             return Err(JobError::NoRoom { needed, free });
         }
@@ -497,10 +512,11 @@ impl Run<'_> {
         if !self.tools.store.keeps_size(self.job.layout.size()) {
             return Ok(());
         }
-        self.check_room().await?;
+        let names = self.job.names();
+        self.check_room((bytes.len() * names.len()) as u64).await?;
         let small = Small {
             bytes,
-            names: self.job.names(),
+            names,
             digest: self.job.digest,
             modified_ms: self.job.modified_ms,
         };

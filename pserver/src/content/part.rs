@@ -195,6 +195,11 @@ impl Part {
         self.verified[index as usize].load(Ordering::Acquire)
     }
 
+    /// Bytes that it takes on the disk now.
+    pub fn taken_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |file| taken_bytes(&file))
+    }
+
     fn lock(&self, index: u32) -> MutexGuard<'_, HashMap<u32, Writers>> {
         self.writing[index as usize % STRIPES]
             .lock()
@@ -317,6 +322,11 @@ impl PieceWriter {
     }
 }
 
+/// Blocks are counted in units of 512 bytes, whatever the file system (stat(2)).
+fn taken_bytes(metadata: &fs::Metadata) -> u64 {
+    metadata.blocks() * 512
+}
+
 /// Takes the disk space of a piece at once, which makes the writes cheaper. Only of this piece: of
 /// a large content a reader may want but one.
 fn reserve(file: &File, piece: &Range<u64>) -> io::Result<()> {
@@ -408,8 +418,7 @@ pub fn tidy(dir: &Path, now: SystemTime, at_start: bool) -> io::Result<()> {
         if (is_upload && at_start) || age > FORGOTTEN_AFTER {
             fs::remove_file(path)?;
         } else if !is_upload && age > IDLE_AFTER {
-            // Blocks are counted in units of 512 bytes, whatever the file system (stat(2)).
-            idle.push((age, metadata.blocks() * 512, path));
+            idle.push((age, taken_bytes(&metadata), path));
         }
     }
     let mut total: u64 = idle.iter().map(|(_, bytes, _)| bytes).sum();
@@ -473,6 +482,7 @@ mod tests {
         let mut late = part.piece(1);
         let wrong = [Bytes::from(vec![7; 1000])];
         assert!(late.write(&wrong).expect("written"));
+        assert!(part.taken_bytes() >= 1000);
         assert!(admit(&part, 1, piece(&part, &content, 1)));
         assert!(!late.write(&wrong).expect("refused"));
         assert_eq!(late.finish().expect("short"), Finished::Wrong);

@@ -173,7 +173,10 @@ impl Run<'_> {
             let is_proven = job.verified_bytes() > 0;
             let is_due = |(at, was_proven)| was_proven != is_proven || now - at >= CHECK_ROOM_EVERY;
             if room_checked.is_none_or(is_due) {
-                self.check_room(job.missing_bytes()).await?;
+                // What is on its way took its place already, which is not free any more.
+                let taken = part.taken_bytes().saturating_sub(job.verified_bytes());
+                let needed = job.missing_bytes().saturating_sub(taken);
+                self.check_room(needed).await?;
                 room_checked = Some((now, is_proven));
             }
             self.ask(part, &mut events, now);

@@ -136,8 +136,8 @@ enum Written {
     Goes(Box<PieceWriter>),
     /// The piece is complete.
     Ended(u32, Finished),
-    /// Another transfer was faster.
-    Late,
+    /// The piece was verified before, by another transfer.
+    Late(u32),
 }
 
 type Writing = JoinHandle<std::io::Result<Written>>;
@@ -267,7 +267,11 @@ impl Transfer<'_> {
             .map_err(|error| Stop::Job(JobError::io(error)))?;
         match written {
             Written::Goes(writer) => Ok(Some(writer)),
-            Written::Late => Err(Stop::Unwanted),
+            Written::Late(piece) => {
+                // By one of a job of before, maybe, which this one does not know of.
+                self.job.verified(piece);
+                Err(Stop::Unwanted)
+            }
             // Nobody is to blame for certain; it is asked for again.
             Written::Ended(_, Finished::Garbled) => Err(Stop::Unwanted),
             Written::Ended(piece, Finished::Verified) => {
@@ -309,11 +313,61 @@ fn write(
     is_last: bool,
 ) -> std::io::Result<Written> {
     if !writer.write(block)? {
-        return Ok(Written::Late);
+        return Ok(Written::Late(piece));
     }
     if is_last {
         Ok(Written::Ended(piece, writer.finish()?))
     } else {
         Ok(Written::Goes(writer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+    use vecino_rest::{Digest, Name};
+
+    use super::*;
+    use crate::{
+        content::verify,
+        download::{choice::Claim, provider_url},
+    };
+
+    #[actix_web::test]
+    async fn a_piece_that_a_job_of_before_verified_late_is_not_fetched_for_ever() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let content = vec![7; 300_000];
+        let claim = Claim {
+            size: content.len() as u64,
+            modified_ms: 0,
+            providers: Vec::new(),
+        };
+        let name = Name::parse("a").expect("valid");
+        let job = Job::new(Digest::of(&content), name, &claim).expect("small");
+        let pieces = verify::hash_pieces(&job.layout, content.as_slice()).expect("hashed");
+        let part = Part::create(dir.path(), &job.digest, job.layout, pieces).expect("begun");
+        let part = Arc::new(part);
+        let block =
+            [Bytes::from(content)
+                .slice(..usize::try_from(job.layout.range(0).end).expect("small"))];
+        let ended = write(Box::new(part.piece(0)), &block, 0, true).expect("written");
+        assert!(matches!(ended, Written::Ended(0, Finished::Verified)));
+
+        let transfer = Transfer {
+            job: &job,
+            source: &Source::new(true, Arc::new(Semaphore::new(1)), Arc::default()),
+            part: &part,
+            keeps: true,
+            url: provider_url::parse("http://127.0.0.1:1").expect("valid"),
+            failures: 0,
+            flight: &Flight::new(0, 0..1, None),
+            delivered: &|_| (),
+            swaps: &|_| false,
+        };
+        let writer = Box::new(part.piece(0));
+        let late = spawn_blocking(move || write(writer, &block, 0, true));
+        let stop = transfer.settle(&mut Some(late)).await.expect_err("late");
+        assert!(matches!(stop, Stop::Unwanted));
+        assert!(job.has(0));
     }
 }

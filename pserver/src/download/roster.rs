@@ -139,6 +139,9 @@ impl Provider {
 #[derive(Debug, Default)]
 pub struct Roster {
     providers: Vec<Provider>,
+    /// Who is first to be asked what it has: those who answer late and say nothing new keep nobody
+    /// from being asked.
+    next_asked: usize,
 }
 
 impl Roster {
@@ -354,7 +357,9 @@ impl Roster {
         let asked = self.providers.iter().filter(|p| p.is_asked).count();
         let mut free = MAX_ASKED_FOR_PIECES.saturating_sub(asked);
         let mut due = Vec::new();
-        for (no, provider) in (0..).zip(&mut self.providers) {
+        let (before, from) = self.providers.split_at_mut(self.next_asked);
+        let numbered = (self.next_asked..).zip(from).chain((0..).zip(before));
+        for (index, provider) in numbered {
             let since = match &provider.pieces {
                 Pieces::Whole => continue,
                 Pieces::Unknown => None,
@@ -368,7 +373,8 @@ impl Roster {
             {
                 provider.is_asked = true;
                 free -= 1;
-                due.push((no, since));
+                due.push((index as ProviderNo, since));
+                self.next_asked = index + 1;
             }
         }
         due

@@ -344,7 +344,8 @@ impl Source {
         Ok(pieces.pieces)
     }
 
-    /// Which pieces a provider has, once that is not `since` any more; waits for it.
+    /// Which pieces a provider has, once that is not `since` any more; waits for it, but not for the
+    /// first answer.
     pub async fn have(
         &self,
         url: &PeerUrl,
@@ -353,12 +354,12 @@ impl Source {
         since: Option<u64>,
     ) -> Result<Holdings, Fault> {
         let mut path = route::have(digest);
+        let mut within = ANSWER_WITHIN;
         if let Some(since) = since {
             path += &format!("?since={since}");
+            within = POLL_WITHIN;
         }
-        let response = self
-            .get(&self.questions, url, &path, None, POLL_WITHIN)
-            .await?;
+        let response = self.get(&self.questions, url, &path, None, within).await?;
         let most = layout.pieces() as usize + 4096;
         let body = refuse_unless(response, StatusCode::OK, Arc::default())?
             .all(most, SILENT_FOR)

@@ -98,6 +98,35 @@ fn partial_providers_go_first_once_they_said_what_they_have() {
 }
 
 #[test]
+fn partial_providers_without_news_keep_nobody_from_being_asked() {
+    let mut roster = Roster::default();
+    let mut now = Instant::now();
+    let all = 1..=u16::try_from(2 * MAX_ASKED_FOR_PIECES).expect("few");
+    roster.add(all.map(|port| Candidate {
+        is_partial: true,
+        ..candidate(port)
+    }));
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        let due = roster.to_be_asked(now);
+        assert_eq!(due.len(), MAX_ASKED_FOR_PIECES);
+        for (no, _) in due {
+            asked.push(no);
+            let nothing = Holdings {
+                version: 1,
+                have: Some(Bits::of([false])),
+                coming: Bits::of([false]),
+            };
+            roster.holds(no, nothing, now);
+        }
+        now += NO_NEWS;
+    }
+    asked.sort_unstable();
+    let all: Vec<_> = (0..2 * MAX_ASKED_FOR_PIECES as ProviderNo).collect();
+    assert_eq!(asked, all);
+}
+
+#[test]
 fn no_more_is_in_flight_than_allowed() {
     let mut roster = Roster::default();
     let now = Instant::now();

@@ -24,8 +24,10 @@ use crate::{
     neighbour::outbound::{Outbound, OutboundError},
 };
 
-/// Sizes of one digest that are tried at once.
-const MAX_CLAIMS: usize = 4;
+/// Sizes of one digest that are tried at once ...
+const CLAIMS_AT_ONCE: usize = 4;
+/// ... and altogether: who lies about it hides the truth only with so many lies.
+const MAX_CLAIMS: usize = 16;
 
 /// Why a content cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -186,8 +188,8 @@ impl Fetcher {
     }
 
     /// A reader of the bytes that `part` gives for a size, its first piece verified; it reads in
-    /// order, or waits for all. Claims of several sizes are tried at once: the last piece proves
-    /// the right one.
+    /// order, or waits for all. Claims of several sizes are tried, some at once: the last piece
+    /// proves the right one.
     pub async fn read(
         &self,
         wanted: &Wanted,
@@ -196,25 +198,27 @@ impl Fetcher {
         part: impl Fn(u64) -> Range<u64>,
         in_order: bool,
     ) -> Result<(Arc<Job>, Reader), FetchError> {
-        let attempts = claims.iter().take(MAX_CLAIMS).map(|claim| {
+        let attempt = async |claim: &Claim| {
             let bytes = part(claim.size);
-            let attempt = async move {
-                let (job, mut reader) =
-                    self.join_or_begin(wanted, digest, claim, bytes, in_order)?;
-                if claims.len() > 1 {
-                    let last = claim.size.saturating_sub(1)..claim.size;
-                    let proof = job.read(&wanted.name, last, true);
-                    proof.ok_or(JobError::Cancelled)?.ready().await?;
-                }
-                reader.ready().await?;
-                Ok::<_, JobError>((job, reader))
-            };
-            attempt.boxed_local()
-        });
-        match select_ok(attempts).await {
-            Ok((reading, _)) => Ok(reading),
-            Err(error) => Err(error.into()),
+            let (job, mut reader) = self.join_or_begin(wanted, digest, claim, bytes, in_order)?;
+            if claims.len() > 1 {
+                let last = claim.size.saturating_sub(1)..claim.size;
+                let proof = job.read(&wanted.name, last, true);
+                proof.ok_or(JobError::Cancelled)?.ready().await?;
+            }
+            reader.ready().await?;
+            Ok::<_, JobError>((job, reader))
+        };
+        let tried = &claims[..claims.len().min(MAX_CLAIMS)];
+        let mut failed = JobError::Cancelled;
+        for claims in tried.chunks(CLAIMS_AT_ONCE) {
+            let attempts = claims.iter().map(|claim| attempt(claim).boxed_local());
+            match select_ok(attempts).await {
+                Ok((reading, _)) => return Ok(reading),
+                Err(error) => failed = error,
+            }
         }
+        Err(failed.into())
     }
 
     fn join_or_begin(

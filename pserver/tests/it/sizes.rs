@@ -1,9 +1,10 @@
 //! Sizes that providers announce and that are not so: they may cost a try, never a wrong byte.
 
-use vecino_rest::Kind;
+use vecino_rest::{Kind, body::Variant};
 
 use crate::support::{
     content::{Content, PIECE},
+    neighbour::{telling, variant},
     peer::Peer,
     provider::Provider,
     stage::{Stage, record},
@@ -98,4 +99,20 @@ async fn of_two_sizes_of_one_digest_the_right_one_is_found() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_lies_about_a_size_do_not_hide_the_truth() {
+    let content = Content::new("many lies", SIZE);
+    let provider = Provider::honest(&content).await;
+    let liars = [1, 2].map(|port| format!("http://127.0.0.1:{port}"));
+    let lies = (1..7).map(|more| Variant {
+        size: Some(content.len() + more),
+        ..variant("a.bin", &content, &liars)
+    });
+    let truth = variant("a.bin", &content, &[provider.fixture.url()]);
+    let neighbour = telling(lies.chain([truth]).collect()).await;
+    let stage = Stage::start().await;
+    let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    own.downloads("a.bin", &content).await;
 }

@@ -36,6 +36,9 @@ const CHUNK: usize = 256 << 10;
 /// Files that are sent at the same time, each over a connection that the next one takes over.
 const AT_ONCE: usize = 8;
 
+/// A peer that has all of a file syncs it and reads it again before it answers: so many bytes a
+/// second at least, from a slow disk.
+const HASHED_BYTES_A_SECOND: u64 = 8 << 20;
 /// Further peers that hold a copy, when nobody says.
 const REPLICAS: u32 = 1;
 
@@ -246,9 +249,9 @@ async fn share(
             // Our own file, not the connection.
             Err(error) => return Err(outgoing.take_failure(&item.path).unwrap_or(error.into())),
         },
-        () = outgoing.silence() => return Err(Failure::Api(ApiError::Silent {
+        after = outgoing.silence() => return Err(Failure::Api(ApiError::Silent {
             origin: session.api.peer().clone(),
-            after: SILENCE_TIMEOUT,
+            after,
         })),
     };
     drop(alone);
@@ -392,12 +395,20 @@ impl Outgoing {
         self.0.hasher.borrow().finalize().into()
     }
 
-    /// Ends when nothing was taken from it for too long.
-    async fn silence(&self) {
+    /// How long nothing may be taken from it.
+    fn patience(&self) -> Duration {
+        let state = &self.0;
+        let hashed = if state.left.get() == 0 { state.size } else { 0 };
+        SILENCE_TIMEOUT + Duration::from_secs(hashed / HASHED_BYTES_A_SECOND)
+    }
+
+    /// Ends when nothing was taken from it for too long; answers how long.
+    async fn silence(&self) -> Duration {
         loop {
-            let deadline = self.0.moved.get() + SILENCE_TIMEOUT;
+            let patience = self.patience();
+            let deadline = self.0.moved.get() + patience;
             if Instant::now() >= deadline {
-                return;
+                return patience;
             }
             sleep_until(deadline + Duration::from_millis(1)).await;
         }
@@ -420,5 +431,20 @@ mod tests {
         let summary = serde_json::to_value(tally.summary(5, 1)).unwrap();
         let untried = (&summary["untried"], &summary["already"], &summary["bytes"]);
         assert_eq!(untried, (&2.into(), &1.into(), &2048.into()));
+    }
+
+    #[test]
+    fn a_peer_that_has_all_of_a_large_file_may_hash_it() {
+        let outgoing = Outgoing::open(Path::new("/dev/zero")).expect("opened");
+        let mut state = Rc::into_inner(outgoing.0).expect("only here");
+        state.size = 32 << 30;
+        state.left.set(1);
+        let outgoing = Outgoing(Rc::new(state));
+        assert_eq!(outgoing.patience(), SILENCE_TIMEOUT);
+        outgoing.next().expect("a byte").expect("read");
+        assert_eq!(
+            outgoing.patience(),
+            SILENCE_TIMEOUT + Duration::from_secs(4096)
+        );
     }
 }

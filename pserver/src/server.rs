@@ -35,7 +35,8 @@ use crate::{
     copies::Copier,
     doctor::{Doctor, disk},
     download::{
-        Downloads, choice::Me, fetch::Fetcher, job::Tools, record::Records, source::Source,
+        Downloads, choice::Me, fetch::Fetcher, job::Tools, parts::Parts, record::Records,
+        source::Source,
     },
     events::Events,
     identity::{Identity, IdentityError},
@@ -294,12 +295,13 @@ impl Server {
         });
 
         let records = shared.downloads.records.clone();
+        let parts = shared.downloads.parts.clone();
         let links = Arc::new(Links::new(&config.neighbours, &events));
         let rest = serve(listener, shared, links, stopping.clone())?;
         let handle = rest.handle();
         let mut background = JoinSet::new();
         background.spawn(store.importer().clone().run(config.rescan));
-        background.spawn(tidy(store.clone()));
+        background.spawn(tidy(store.clone(), parts));
         background.spawn(disk::watch(store.clone()));
         background.spawn(store.clone().keep_to_limit());
         background.spawn(records.clone().save_changes());
@@ -526,12 +528,16 @@ fn derive_url(bind: IpAddr, port: u16, named: &[&PeerUrl]) -> Option<PeerUrl> {
 }
 
 /// Deletes unfinished downloads that nobody goes on with, from time to time.
-async fn tidy(store: Arc<Store>) {
+async fn tidy(store: Arc<Store>, parts: Arc<Parts>) {
     let mut ticks = tokio::time::interval(TIDY_EVERY);
     loop {
         ticks.tick().await;
-        let store = store.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || store.tidy()).await {
+        let (store, parts) = (store.clone(), parts.clone());
+        let tidy = move || {
+            store.tidy();
+            parts.tidy();
+        };
+        if let Err(error) = tokio::task::spawn_blocking(tidy).await {
             log::error!("tidying: {error}");
         }
     }

@@ -325,12 +325,17 @@ impl Job {
         if let Err(error) = &outcome {
             log::info!("download of {:?}: {error}", self.name());
         }
-        if !tools.store.keeps_size(self.layout.size())
-            && let Some(Place::Part(part)) = self.place.get()
-        {
-            let part = part.clone();
-            // Who reads has it open, and reads on.
-            if let Err(error) = spawn_blocking(move || part.dispose()).await {
+        if let Some(Place::Part(part)) = self.place.get() {
+            let (part, parts) = (part.clone(), tools.parts.clone());
+            let is_kept = tools.store.keeps_size(self.layout.size());
+            let rest = move || {
+                // Who reads has it open, and reads on.
+                if !is_kept {
+                    part.dispose();
+                }
+                parts.rest(part);
+            };
+            if let Err(error) = spawn_blocking(rest).await {
                 log::warn!("download of {:?}: {error}", self.name());
             }
         }

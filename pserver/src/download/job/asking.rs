@@ -31,6 +31,8 @@ const FLIGHTS: (usize, usize) = (4, 24);
 /// Requests at those who have everything, for what nobody else has in a crowd: so many beside all
 /// others.
 const AT_WHOLE: usize = 4;
+/// All of them together.
+pub(super) const MOST_FLIGHTS: usize = FLIGHTS.1 + AT_WHOLE;
 /// So much of what comes in is asked for ahead.
 const AHEAD: Duration = Duration::from_millis(400);
 /// A piece is late when it takes so many times as long as it should, and so much longer.

@@ -20,7 +20,9 @@ use tokio::{
 use vecino_rest::{Digest, PeerUrl};
 
 use super::{
-    Job, Place, Tools, interrupted,
+    Job, Place, Tools,
+    asking::MOST_FLIGHTS,
+    interrupted,
     small::SMALL,
     transfer::{Flight, Stop},
 };
@@ -40,9 +42,6 @@ const LINGER: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(100);
 /// How often the disk is asked for room.
 const CHECK_ROOM_EVERY: Duration = Duration::from_secs(1);
-/// So many pieces can be on their way before the first one is verified; see
-/// [`asking`](super::asking).
-const UNPROVEN: u64 = 28;
 /// While it runs, providers are looked up again after so long; half as long again each time ...
 const LOOK_AGAIN: Duration = Duration::from_millis(60);
 /// ... up to so long.
@@ -372,7 +371,7 @@ impl Run<'_> {
         let at_once = if job.verified_bytes() > 0 {
             needed
         } else {
-            needed.min(UNPROVEN * job.layout.piece_size())
+            needed.min(MOST_FLIGHTS as u64 * job.layout.piece_size())
         };
         let mut free = store.make_room(at_once).await;
         if at_once <= free {

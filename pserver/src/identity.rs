@@ -19,8 +19,8 @@ pub const KEY_FILE: &str = "peer.key";
 /// The file in `DATA_DIR` that is locked.
 pub const LOCK_FILE: &str = "lock";
 
-/// A peer that was killed holds its directory until the system has ended it: so long at most.
-const ENDS_WITHIN: Duration = Duration::from_secs(2);
+/// A peer that was told to end holds its directory until its transfers are over: so long at most.
+const ENDS_WITHIN: Duration = Duration::from_secs(7);
 /// How often that is looked at.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -63,11 +63,17 @@ impl Identity {
             .truncate(false)
             .open(data_dir.join(LOCK_FILE))
             .map_err(io)?;
-        let began = Instant::now();
+        let (began, mut is_said) = (Instant::now(), false);
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if began.elapsed() < ENDS_WITHIN => {
+                    if !std::mem::replace(&mut is_said, true) {
+                        log::warn!(
+                            "another peer has DATA_DIR={:?}: waits up to {ENDS_WITHIN:?} for it to end",
+                            shown()
+                        );
+                    }
                     thread::sleep(PAUSE);
                 }
                 Err(TryLockError::WouldBlock) => return Err(IdentityError::InUse(shown())),

@@ -210,6 +210,14 @@ impl Fetching<'_> {
                 (entry.name, end)
             })
             .buffer_unordered(AT_ONCE);
+        let say_how_to_go_on = |summary: &Summary| {
+            self.session.set_go_on(Some(format!(
+                "{} of {} files are there, what came of others is kept; run again to go on",
+                summary.there(),
+                summary.files
+            )));
+        };
+        say_how_to_go_on(summary);
         while let Some((name, end)) = ends.next().await {
             match end {
                 Ok(outcome) => tell(&name, &outcome, summary, out)?,
@@ -224,11 +232,7 @@ impl Fetching<'_> {
                     }
                 }
             }
-            self.session.set_go_on(Some(format!(
-                "{} of {} files are there; run again to go on",
-                summary.there(),
-                summary.files
-            )));
+            say_how_to_go_on(summary);
         }
         Ok(failures)
     }
@@ -251,7 +255,7 @@ impl Fetching<'_> {
             if let Some((digest, size)) = digest.zip(size)
                 && tree::holds(&target, digest, size).await?
             {
-                share.set(size, size);
+                share.begin(size, size);
                 return Ok(Outcome::Complete(target));
             }
             match self.args.if_exists {

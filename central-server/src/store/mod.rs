@@ -19,9 +19,10 @@ mod redb;
 mod redis;
 mod sharing;
 
-use std::{path::Path, sync::Arc};
+use std::{future::ready, path::Path, sync::Arc};
 
 use async_trait::async_trait;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use vecino_rest::{Digest, Name, PeerId, UserName};
 
 pub use account::{Account, Expect, Session};
@@ -131,6 +132,9 @@ pub struct Resource {
     /// As the first peer that announced it said.
     pub modified_ms: i64,
 }
+
+/// How many records the peer has, once its change is durable.
+pub type Announced = BoxFuture<'static, Result<u64, StoreError>>;
 
 /// How the records of a peer change.
 #[derive(Debug, Clone)]
@@ -383,6 +387,18 @@ pub trait Store: Send + Sync {
         token: TokenHash,
         change: Change,
     ) -> Result<u64, StoreError>;
+
+    /// The same in two steps. When this resolves, the change has its place: what is announced after
+    /// that takes effect after it. Its answer comes when it is durable.
+    async fn begin_announce(
+        &self,
+        peer: PeerNo,
+        token: TokenHash,
+        change: Change,
+    ) -> Result<Announced, StoreError> {
+        let records = self.announce(peer, token, change).await?;
+        Ok(ready(Ok(records)).boxed())
+    }
 
     /// Removes up to `limit` records of a peer, and the peer with the last of them, provided
     /// that it is lapsed.

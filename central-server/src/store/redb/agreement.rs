@@ -13,7 +13,14 @@ use super::{
     rows::{self, FEW_AGAIN, Holders, NameRow},
     schema,
 };
-use crate::store::{Fingerprints, PeerNo, ResourceNo, bucket_of, fingerprint::of_record};
+use crate::{
+    metrics::StoreMetrics,
+    store::{
+        Fingerprints, PeerNo, RedbStore, ResourceNo, Store as _, bucket_of,
+        conformance::{announce, file, row, withdraw},
+        fingerprint::of_record,
+    },
+};
 
 /// How many rows there are.
 #[derive(Debug)]
@@ -138,4 +145,35 @@ fn all_lists(
         }
     }
     all
+}
+
+/// Their words are written on a thread of their own.
+#[tokio::test]
+async fn changes_of_many_words_agree() {
+    const FILES: usize = 4_000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("locator.redb");
+    let store = RedbStore::open(&path, StoreMetrics::default()).expect("opens");
+    let peer = store.register(row(1)).await.expect("registers").peer;
+    let files: Vec<_> = (0..FILES)
+        .map(|n| {
+            file(
+                &format!("folder {}/some file {n}.mp3", n % 7),
+                &n.to_string(),
+            )
+        })
+        .collect();
+    let (gone, left): (Vec<_>, Vec<_>) = files
+        .iter()
+        .partition(|file| file.digest.as_bytes()[1] < 200);
+    for change in [announce(&files.iter().collect::<Vec<_>>()), withdraw(&gone)] {
+        store
+            .announce(peer, [1; 32], change)
+            .await
+            .expect("announces");
+    }
+    assert_eq!(store.counts().records, left.len() as u64);
+    store.close().await;
+    drop(store);
+    agree(&path);
 }

@@ -3,14 +3,18 @@
 //! Invariant: a change that is refused is refused before it wrote anything, so the others of
 //! the same transaction hold.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    panic::resume_unwind,
+    thread,
+};
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
 use vecino_rest::{Digest, UserName};
 
 use super::{
     lists::{self, Edit},
-    read::engine,
+    read::{engine, engine_io},
     rows::{self, Block, NameRow},
     schema::{self, Counters, Keys, META, meta},
 };
@@ -21,6 +25,12 @@ use crate::store::{
 
 pub(super) type Result<T> = std::result::Result<T, StoreError>;
 
+/// A table of rows of any length.
+type Rows<'t> = Table<'t, &'static [u8], &'static [u8]>;
+
+/// Words from which on they are written on a thread of their own.
+const WORDS_APART: usize = 4_096;
+
 /// The open tables of a transaction.
 pub(super) struct Transaction<'t> {
     pub(super) keys: Keys,
@@ -30,12 +40,12 @@ pub(super) struct Transaction<'t> {
     peer_ids: Table<'t, &'static [u8; 16], u32>,
     accounts: Table<'t, &'static str, &'static [u8]>,
     prints: Table<'t, &'static [u8; 5], &'static [u8]>,
-    pub(super) names: Table<'t, &'static [u8], &'static [u8]>,
+    pub(super) names: Rows<'t>,
     pub(super) crowds: Table<'t, &'static [u8; 10], ()>,
     pub(super) digests: Table<'t, &'static [u8; 18], ()>,
     pub(super) numbers: Table<'t, u64, &'static [u8]>,
-    held: Table<'t, &'static [u8], &'static [u8]>,
-    words: Table<'t, &'static [u8], &'static [u8]>,
+    held: Rows<'t>,
+    words: Rows<'t>,
     /// Of the peers whose records change; written at the end. A peer that announces much sends
     /// many small changes.
     holdings: BTreeMap<PeerNo, Holding>,
@@ -79,8 +89,12 @@ impl<'t> Transaction<'t> {
 
     /// Writes what was put off and the counters, and closes the tables.
     pub(super) fn close(mut self) -> Result<Counters> {
-        self.write_rows()?;
-        self.write_words()?;
+        if self.new_words.len() < WORDS_APART {
+            self.write_words()?;
+            self.write_rows()?;
+        } else {
+            self.write_words_apart()?;
+        }
         self.write_blocks()?;
         for (peer, mut holding) in std::mem::take(&mut self.holdings) {
             holding.write_list(peer, &mut self.held)?;
@@ -120,18 +134,33 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
+    /// Writes the words on a thread of their own: there are about as many rows of them as of all
+    /// others.
+    fn write_words_apart(&mut self) -> Result<()> {
+        let words = std::mem::take(&mut self.new_words);
+        let (names, new_names) = (&mut self.names, std::mem::take(&mut self.new_names));
+        let (digests, new_digests) = (&mut self.digests, std::mem::take(&mut self.new_digests));
+        let table = &mut self.words;
+        thread::scope(|scope| {
+            let apart = thread::Builder::new()
+                .name("store words".into())
+                .spawn_scoped(scope, || write_words(table, words))
+                .map_err(engine_io)?;
+            let rows =
+                write_names(names, new_names).and_then(|()| write_digests(digests, new_digests));
+            let words = apart.join().unwrap_or_else(|panic| resume_unwind(panic));
+            rows.and(words)
+        })
+    }
+
     pub(super) fn write_words(&mut self) -> Result<()> {
-        let mut words = std::mem::take(&mut self.new_words);
-        words.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let mut edits = Vec::new();
-        for of_term in words.chunk_by(|(a, _), (b, _)| a == b) {
-            edits.clear();
-            edits.extend(of_term.iter().map(|(_, edit)| *edit));
-            lists::in_order(&mut edits);
-            let prefix = schema::word(&of_term[0].0);
-            lists::edit(&mut self.words, &prefix, &edits)?;
-        }
-        Ok(())
+        write_words(&mut self.words, std::mem::take(&mut self.new_words))
+    }
+
+    /// Writes what was put off of `names` and `digests`.
+    pub(super) fn write_rows(&mut self) -> Result<()> {
+        write_names(&mut self.names, std::mem::take(&mut self.new_names))?;
+        write_digests(&mut self.digests, std::mem::take(&mut self.new_digests))
     }
 
     pub(super) fn write_blocks(&mut self) -> Result<()> {
@@ -333,6 +362,46 @@ impl<'t> Transaction<'t> {
     }
 }
 
+/// In their order, neighbours find their pages changed already, and a row that many peers change is
+/// written once.
+fn write_names(names: &mut Rows<'_>, rows: BTreeMap<Vec<u8>, Option<NameRow>>) -> Result<()> {
+    for (key, row) in rows {
+        match row {
+            Some(row) => names.insert(&key[..], &row.to_bytes()[..]),
+            None => names.remove(&key[..]),
+        }
+        .map_err(engine)?;
+    }
+    Ok(())
+}
+
+fn write_digests(
+    digests: &mut Table<'_, &'static [u8; 18], ()>,
+    keys: BTreeMap<[u8; 18], bool>,
+) -> Result<()> {
+    for (key, is_there) in keys {
+        if is_there {
+            digests.insert(&key, ()).map_err(engine)?;
+        } else {
+            digests.remove(&key).map_err(engine)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_words(rows: &mut Rows<'_>, mut words: Vec<(String, Edit)>) -> Result<()> {
+    words.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut edits = Vec::new();
+    for of_term in words.chunk_by(|(a, _), (b, _)| a == b) {
+        edits.clear();
+        edits.extend(of_term.iter().map(|(_, edit)| *edit));
+        lists::in_order(&mut edits);
+        let prefix = schema::word(&of_term[0].0);
+        lists::edit(rows, &prefix, &edits)?;
+    }
+    Ok(())
+}
+
 /// What one peer holds while its records change.
 pub(super) struct Holding {
     now: Fingerprints,
@@ -354,11 +423,7 @@ impl Holding {
         }
     }
 
-    fn write_list(
-        &mut self,
-        peer: PeerNo,
-        rows: &mut Table<'_, &'static [u8], &'static [u8]>,
-    ) -> Result<()> {
+    fn write_list(&mut self, peer: PeerNo, rows: &mut Rows<'_>) -> Result<()> {
         let mut edits = std::mem::take(&mut self.edits);
         lists::in_order(&mut edits);
         lists::edit(rows, &lists::of_peer(peer), &edits)

@@ -1,7 +1,7 @@
 //! The `redb:` engine: one file, durable at every acknowledged change.
 //!
 //! Reads go to the last committed snapshot and never wait for a writer. All changes go through
-//! one writer thread behind a bounded queue; it takes what waits there, up to some ten thousand
+//! one writer thread behind a bounded queue; it takes what waits there, up to some hundred thousand
 //! records, applies it in one transaction, commits with `Durability::Immediate`, publishes the
 //! new snapshot and only then answers. Who finds the queue full waits: nothing is dropped.
 //!
@@ -20,6 +20,7 @@ mod lists;
 mod memory;
 mod open;
 mod published;
+mod queue;
 mod read;
 mod records;
 mod recovery;
@@ -39,17 +40,18 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use vecino_rest::{Digest, PeerId, UserName};
 
 use super::{
-    Account, Among, Change, Counts, Expect, Forgotten, Found, Key, PeerNo, PeerRow, Registered,
-    Resource, Store, StoreError, TokenHash, Walk, WalkPage,
+    Account, Among, Announced, Change, Counts, Expect, Forgotten, Found, Key, PeerNo, PeerRow,
+    Registered, Resource, Store, StoreError, TokenHash, Walk, WalkPage,
 };
 use crate::metrics::StoreMetrics;
 use open::{Opened, Origin, StoreFile};
 use published::Published;
 use read::Snapshot;
-use writer::{Command, Writer};
+use writer::{Command, Writer, durable};
 
 /// A store in a redb file.
 pub struct RedbStore {
@@ -182,18 +184,24 @@ impl Store for RedbStore {
         token: TokenHash,
         change: Change,
     ) -> Result<u64, StoreError> {
+        self.begin_announce(peer, token, change).await?.await
+    }
+
+    async fn begin_announce(
+        &self,
+        peer: PeerNo,
+        token: TokenHash,
+        change: Change,
+    ) -> Result<Announced, StoreError> {
         let bytes = change.bytes();
-        self.writer
-            .run(
-                |reply| Command::Announce {
-                    peer,
-                    token,
-                    change,
-                    reply,
-                },
-                bytes,
-            )
-            .await
+        let command = |reply| Command::Announce {
+            peer,
+            token,
+            change,
+            reply,
+        };
+        let answer = self.writer.begin(command, bytes).await?;
+        Ok(durable(answer).boxed())
     }
 
     async fn forget(&self, peer: PeerNo, limit: usize) -> Result<Forgotten, StoreError> {

@@ -26,7 +26,7 @@ const LEAST_CACHE_BYTES: usize = 64 << 20;
 const MOST_CACHE_BYTES: usize = 1 << 30;
 
 /// What a disk must take before changes are tried on it again: about two of the greatest commits.
-const ROOM_BYTES: usize = 16 << 20;
+const ROOM_BYTES: usize = 64 << 20;
 
 /// Where the database comes from, and comes from again after it failed.
 pub(super) trait Origin: Send {

@@ -15,12 +15,12 @@ use super::{
 use crate::store::{PeerNo, Resource, ResourceNo, StoreError, bucket_of, fingerprint::of_record};
 
 /// Rows of `numbers` that wait for the end of a transaction at most: bounds their memory.
-const BLOCKS_AT_ONCE: usize = 2_048;
+const BLOCKS_AT_ONCE: usize = 8_192;
 /// The same of `names`, and of `digests`. All of a usual commit wait: their order is what counts.
 /// Buckets that are replaced remove far more than they bring.
-const ROWS_AT_ONCE: usize = 64 << 10;
+const ROWS_AT_ONCE: usize = 256 << 10;
 /// The same of what comes to `words` and goes: a name has several terms.
-const WORDS_AT_ONCE: usize = 256 << 10;
+const WORDS_AT_ONCE: usize = 1 << 20;
 
 impl Transaction<'_> {
     /// The resources of that name and digest: of different sizes, if there are several.
@@ -65,26 +65,6 @@ impl Transaction<'_> {
 
     fn put_row(&mut self, name: &str, no: ResourceNo, row: NameRow) {
         self.new_names.insert(schema::name(name, no), Some(row));
-    }
-
-    /// Writes what was put off of `names` and `digests`: in their order, neighbours find their
-    /// pages changed already, and a row that many peers change is written once.
-    pub(super) fn write_rows(&mut self) -> Result<()> {
-        for (key, row) in std::mem::take(&mut self.new_names) {
-            match row {
-                Some(row) => self.names.insert(&key[..], &row.to_bytes()[..]),
-                None => self.names.remove(&key[..]),
-            }
-            .map_err(engine)?;
-        }
-        for (key, is_there) in std::mem::take(&mut self.new_digests) {
-            if is_there {
-                self.digests.insert(&key, ()).map_err(engine)?;
-            } else {
-                self.digests.remove(&key).map_err(engine)?;
-            }
-        }
-        Ok(())
     }
 
     /// Writes what was put off already where it has become much. Changes nothing of what is found.

@@ -12,11 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
-
 use super::{
+    queue::Queue,
     read::{Snapshot, engine_io},
-    writer::{Committer, Queued},
+    writer::Committer,
 };
 use crate::store::StoreError;
 
@@ -41,7 +40,7 @@ impl Recovery {
     pub(super) fn run(
         &mut self,
         committer: &mut Committer,
-        queue: &mut mpsc::Receiver<Queued>,
+        queue: &mut Queue,
         mut fault: StoreError,
     ) {
         let began = Instant::now();
@@ -62,7 +61,7 @@ impl Recovery {
             self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
             match committer.try_again() {
                 Ok(()) => break,
-                Err(error) if queue.is_closed() && queue.is_empty() => {
+                Err(error) if queue.has_ended() => {
                     log::error!("{error}; the store is closed in this state");
                     return;
                 }

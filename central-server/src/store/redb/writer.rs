@@ -1,4 +1,4 @@
-//! The writer thread: group commits behind a bounded queue.
+//! The writer thread: group commits behind a bounded [`queue`](super::queue).
 //!
 //! Invariant: an answer goes out after the commit of its change and after the snapshot with it
 //! is published. A transaction that fails answers all of its changes with the error, and leaves
@@ -19,6 +19,7 @@ use super::{
     apply::Transaction,
     open::{Opened, Origin},
     published::Published,
+    queue::Queue,
     read::{Snapshot, engine},
     recovery::Recovery,
     schema::{Counters, Keys},
@@ -31,19 +32,15 @@ use crate::{
     throttle::Throttle,
 };
 
-/// Changes that wait for a commit at most.
+/// Changes that wait in the channel at most.
 const QUEUE: usize = 4_096;
-/// Memory of the changes that wait, in KiB.
-const QUEUE_KIB: u32 = 128 << 10;
-/// Records after which a transaction takes no more changes, as [`Command::weight`] counts them. The
-/// more there are, the more of them share the pages that a commit writes; each of these costs more
-/// than a record.
-const COMMIT_RECORDS: usize = 32_768;
+/// Memory of the records that wait, in KiB.
+const QUEUE_KIB: u32 = 64 << 10;
+/// Changes without records that wait.
+const QUEUE_FEW: usize = 4_096;
 /// As how many records a replaced bucket counts at least: the whole list of the peer is read for it,
 /// and what it removes is not in it.
 const BUCKET_RECORDS: usize = 1_024;
-/// Changes after which a transaction takes no more.
-const COMMIT_COMMANDS: usize = 4_096;
 /// How nice the thread is, as in `nice(1)`.
 const WRITER_NICE: i32 = 10;
 /// How often readers may ask whether the engine still works.
@@ -97,7 +94,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    fn records(&self) -> usize {
+    pub(super) fn records(&self) -> usize {
         match self {
             Self::Register { .. }
             | Self::PutAccount { .. }
@@ -112,7 +109,7 @@ impl Command {
     }
 
     /// As how many records it counts where the work of a commit is bounded.
-    fn weight(&self) -> usize {
+    pub(super) fn weight(&self) -> usize {
         match self {
             Self::Announce {
                 change: Change::Bucket { records, .. },
@@ -120,6 +117,11 @@ impl Command {
             } => records.len().max(BUCKET_RECORDS),
             _ => self.records(),
         }
+    }
+
+    /// Whether it changes records, of which there may be many.
+    pub(super) fn is_bulk(&self) -> bool {
+        matches!(self, Self::Announce { .. } | Self::Forget { .. })
     }
 
     /// Answers that it was not done. Nobody waits any more when the connection is gone.
@@ -140,14 +142,15 @@ impl Command {
 
 /// A change in the queue.
 pub(super) struct Queued {
-    command: Command,
-    _room: OwnedSemaphorePermit,
+    pub(super) command: Command,
+    pub(super) _room: OwnedSemaphorePermit,
 }
 
 /// The handle of the thread.
 pub(super) struct Writer {
     queue: Mutex<Option<mpsc::Sender<Queued>>>,
     room: Arc<Semaphore>,
+    room_for_few: Arc<Semaphore>,
     thread: Mutex<Option<JoinHandle<()>>>,
     checks: Throttle,
     metrics: StoreMetrics,
@@ -179,6 +182,7 @@ impl Writer {
         Ok(Self {
             queue: Mutex::new(Some(sender)),
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
+            room_for_few: Arc::new(Semaphore::new(QUEUE_FEW)),
             thread: Mutex::new(Some(thread)),
             checks: Throttle::new(CHECK_EVERY),
             metrics,
@@ -194,7 +198,7 @@ impl Writer {
         if self.checks.pass(Instant::now()).is_none() {
             return;
         }
-        let Ok(_room) = self.room.clone().try_acquire_owned() else {
+        let Ok(_room) = self.room_for_few.clone().try_acquire_owned() else {
             return; // Changes wait already: they will see.
         };
         let command = Command::Check;
@@ -216,26 +220,35 @@ impl Writer {
         command: impl FnOnce(Reply<T>) -> Command,
         bytes: usize,
     ) -> Result<T, StoreError> {
+        durable(self.begin(command, bytes).await?).await
+    }
+
+    /// Queues a change of about `bytes`.
+    pub(super) async fn begin<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+        bytes: usize,
+    ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError> {
         let sender = {
             let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             queue.clone().ok_or(StoreError::Closed)?
         };
-        let kib = u32::try_from(1 + bytes / 1024)
-            .unwrap_or(u32::MAX)
-            .min(QUEUE_KIB);
-        let room = self.room.clone().acquire_many_owned(kib).await;
-        let room = room.map_err(|_| StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued {
-            command: command(reply),
-            _room: room,
+        let command = command(reply);
+        let room = if command.is_bulk() {
+            let kib = u32::try_from(1 + bytes / 1024)
+                .unwrap_or(u32::MAX)
+                .min(QUEUE_KIB);
+            self.room.clone().acquire_many_owned(kib).await
+        } else {
+            self.room_for_few.clone().acquire_owned().await
         };
-        let sent = sender.send(queued).await;
+        let _room = room.map_err(|_| StoreError::Closed)?;
+        let sent = sender.send(Queued { command, _room }).await;
         sent.map_err(|_| StoreError::Closed)?;
         self.metrics.queue_depth.inc();
-        // Otherwise the thread could never see the last sender go.
-        drop(sender);
-        answer.await.map_err(|_| StoreError::Closed)?
+        // The sender goes now: otherwise the thread could never see the last one go.
+        Ok(answer)
     }
 
     /// Ends the queue; the thread that finishes it, if it was not ended before.
@@ -262,6 +275,13 @@ impl Writer {
             }
         }
     }
+}
+
+/// Waits for the answer to a change.
+pub(super) async fn durable<T>(
+    answer: oneshot::Receiver<Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    answer.await.map_err(|_| StoreError::Closed)?
 }
 
 impl Drop for Writer {
@@ -299,20 +319,11 @@ pub(super) struct Committer {
 type Answer = Box<dyn FnOnce(Option<StoreError>)>;
 
 impl Committer {
-    fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+    fn run(mut self, receiver: mpsc::Receiver<Queued>) {
         let mut recovery = Recovery::default();
-        while let Some(first) = queue.blocking_recv() {
-            let mut records = first.command.records();
-            let mut weight = first.command.weight();
-            let mut batch = vec![first];
-            while weight < COMMIT_RECORDS
-                && batch.len() < COMMIT_COMMANDS
-                && let Ok(next) = queue.try_recv()
-            {
-                records += next.command.records();
-                weight += next.command.weight();
-                batch.push(next);
-            }
+        let mut queue = Queue::new(receiver);
+        while let Some(batch) = queue.batch() {
+            let records = batch.iter().map(|queued| queued.command.records()).sum();
             let depth = i64::try_from(batch.len()).expect("bounded");
             self.metrics.queue_depth.dec_by(depth);
             let Err(fault) = self.commit(batch, records) else {
@@ -400,21 +411,16 @@ impl Committer {
     /// Answers what waits with `fault`; false when the queue has ended.
     pub(super) fn refuse_waiting(
         &self,
-        queue: &mut mpsc::Receiver<Queued>,
+        queue: &mut Queue,
         fault: &StoreError,
         refused: &mut u64,
     ) -> bool {
-        loop {
-            match queue.try_recv() {
-                Ok(Queued { command, .. }) => {
-                    self.metrics.queue_depth.dec();
-                    command.refuse(fault.clone());
-                    *refused += 1;
-                }
-                Err(mpsc::error::TryRecvError::Empty) => return true,
-                Err(mpsc::error::TryRecvError::Disconnected) => return false,
-            }
+        for Queued { command, .. } in queue.take_all() {
+            self.metrics.queue_depth.dec();
+            command.refuse(fault.clone());
+            *refused += 1;
         }
+        !queue.has_ended()
     }
 }
 

@@ -4,6 +4,7 @@
 //! Invariant: only live peers appear in any answer, and a peer's records change only for the
 //! owner of its current lease token. Nothing here keeps or logs what was looked up.
 
+mod announcing;
 pub mod choice;
 mod clock;
 pub mod lease;
@@ -23,12 +24,13 @@ use std::{
 
 use futures_util::future::try_join_all;
 
+pub use announcing::{Announcement, Begun, Durable};
 pub use clock::Clock;
 use lease::Leases;
 pub use lookup::{Lookup, MAX_VARIANTS, ProviderFilter, SEARCH_ROW_BUDGET, Variant};
 use partial::Partials;
 pub use registration::{
-    Announcement, Credentials, MAX_CLAIMS_PER_URL, MAX_LIVE_PEERS, Registration, Token, Welcome,
+    Credentials, MAX_CLAIMS_PER_URL, MAX_LIVE_PEERS, Registration, Token, Welcome,
 };
 use search::InvalidSearch;
 use vecino_rest::{PeerId, peer_url::InvalidPeerUrl};

@@ -4,10 +4,8 @@ use std::net::IpAddr;
 
 use vecino_rest::{PeerId, PeerKey, UserName};
 
-use super::{Directory, Error, check_site, partial::PartialChange, public_url::PublicUrl};
-use crate::store::{
-    Change, DirectoryId, Fingerprints, PeerNo, PeerRow, PeerState, Session, TokenHash,
-};
+use super::{Directory, Error, check_site, public_url::PublicUrl};
+use crate::store::{DirectoryId, Fingerprints, PeerNo, PeerRow, PeerState, Session, TokenHash};
 
 /// Live peers of one network that may claim one URL without being seen at its address.
 pub const MAX_CLAIMS_PER_URL: usize = 4;
@@ -51,15 +49,6 @@ pub struct Welcome {
     pub fingerprints: Fingerprints,
     /// The directory, where several locators share it.
     pub directory: Option<DirectoryId>,
-}
-
-/// How what a peer holds changes.
-#[derive(Debug, Clone)]
-pub struct Announcement {
-    /// What it holds whole.
-    pub whole: Change,
-    /// What it holds in part.
-    pub partial: PartialChange,
 }
 
 /// Who may announce: a peer's id and its lease token.
@@ -183,51 +172,6 @@ impl Directory {
             return Err(Error::NoLease);
         }
         Ok(self.due_fingerprints(&who.peer, compare).await)
-    }
-
-    /// Changes what a peer holds; how many whole records it has then. Durable when it returns, but
-    /// for what is held in part, which is not meant to be.
-    pub async fn announce(
-        &self,
-        who: &Credentials,
-        announcement: Announcement,
-    ) -> Result<u64, Error> {
-        let token = who.token_hash();
-        let now = self.clock.now();
-        let peer = self
-            .leases
-            .authorise(&who.peer, &token, now)
-            .ok_or(Error::NoLease)?;
-        let Announcement { whole, mut partial } = announcement;
-        let carried = (whole.len() + partial.len()) as u64;
-        // What is about partial records alone costs no commit.
-        let known = if whole.is_nothing() && !partial.is_empty() {
-            self.leases.records(peer)
-        } else {
-            None
-        };
-        let obsolete = self.partials().obsolete(peer, &whole);
-        let records = match known {
-            Some(records) => records,
-            None => {
-                let records = self.store.announce(peer, token, whole).await?;
-                self.leases.set_records(peer, records);
-                records
-            }
-        };
-        partial.ended.extend(obsolete);
-        if !partial.is_empty() {
-            let mut partials = self.partials_mut();
-            // The lease may have ended since; then its partial records have ended, or are about
-            // to when this lock is free.
-            let now = self.clock.now();
-            if self.leases.authorise(&who.peer, &token, now) != Some(peer) {
-                return Err(Error::NoLease);
-            }
-            partials.change(peer, partial);
-        }
-        self.metrics.announced_records.inc_by(carried);
-        Ok(records)
     }
 
     /// A lease that begins knows of no partial records: the peer announces them anew.

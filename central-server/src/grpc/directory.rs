@@ -7,19 +7,22 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use futures_util::{Stream, StreamExt as _, stream::BoxStream};
-use tokio::sync::watch;
+use futures_util::{
+    Stream, StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::{Request, Response, Status, Streaming};
 use vecino_grpc::v1::{self, directory_server::Directory as Service};
 
 use super::{
-    KEEP_ALIVE_IDLE_LEASES, LOCATE_IDLE, MAX_ANNOUNCES_PER_CONNECTION, MAX_LOOKUPS_IN_FLIGHT,
-    idle::until_idle, request, response,
+    KEEP_ALIVE_IDLE_LEASES, LOCATE_IDLE, MAX_ANNOUNCES_IN_FLIGHT, MAX_ANNOUNCES_PER_CONNECTION,
+    MAX_LOOKUPS_IN_FLIGHT, idle::until_idle, request, response,
 };
 use crate::{
     account::{Accounts, Admission},
     connections::Origin,
-    directory::{Directory, search::Query},
+    directory::{Begun, Directory, Durable, search::Query},
     metrics::{Lookup, Metrics, Outcome, StreamKind, count},
 };
 
@@ -122,18 +125,62 @@ async fn locate(
     Ok(response::located(located?))
 }
 
-async fn announce(
-    directory: &Directory,
-    message: v1::AnnounceRequest,
-) -> Result<v1::AnnounceResponse, Status> {
-    let who = request::credentials(&message.peer_id, &message.lease_token)?;
-    let announcement =
-        request::announcement(message.announce, message.withdraw, message.replace_bucket)?;
-    let records = directory.announce(&who, announcement).await?;
-    Ok(v1::AnnounceResponse {
-        batch: message.batch,
-        records,
-    })
+/// The batches of one Announce stream: they take effect in the order in which they were sent, and
+/// some of them are on their way to the disk at once. After one that fails at once none is begun;
+/// some may have been begun before one fails later. The peer cannot know: it compares.
+struct Announces {
+    directory: Arc<Directory>,
+    /// One for each batch on its way; all of them for a batch that must be alone.
+    places: Arc<Semaphore>,
+}
+
+/// A batch on its way, or at its end.
+struct Batch<T> {
+    number: u64,
+    step: T,
+    place: OwnedSemaphorePermit,
+}
+
+impl Announces {
+    async fn begin(&self, message: v1::AnnounceRequest) -> Result<Batch<Begun>, Status> {
+        let who = request::credentials(&message.peer_id, &message.lease_token)?;
+        let announcement =
+            request::announcement(message.announce, message.withdraw, message.replace_bucket)?;
+        let places = match announcement.may_be_on_its_way() {
+            true => 1,
+            false => MAX_ANNOUNCES_IN_FLIGHT as u32,
+        };
+        let place = self.places.clone().acquire_many_owned(places).await;
+        let place = place.map_err(|_| Status::internal("a stream lost its places"))?;
+        let begun = self
+            .directory
+            .begin_announcement(&who, announcement)
+            .await?;
+        Ok(Batch {
+            number: message.batch,
+            step: begun,
+            place,
+        })
+    }
+
+    fn end(&self, batch: Batch<Durable>) -> Result<v1::AnnounceResponse, Status> {
+        let records = self.directory.end_announcement(batch.step)?;
+        drop(batch.place);
+        Ok(v1::AnnounceResponse {
+            batch: batch.number,
+            records,
+        })
+    }
+}
+
+impl Batch<Begun> {
+    async fn durable(self) -> Batch<Durable> {
+        Batch {
+            number: self.number,
+            step: self.step.durable().await,
+            place: self.place,
+        }
+    }
 }
 
 async fn keep_alive(
@@ -222,21 +269,30 @@ impl Service for DirectoryService {
                 "the connection has {MAX_ANNOUNCES_PER_CONNECTION} Announce streams already"
             ))
         })?;
-        let open = Arc::new((metrics.stream(StreamKind::announce), place));
-        // One after the other: batches take effect in the order in which they were sent.
-        let answers = self
-            .until_closing(request.into_inner())
-            .then(move |message| {
-                let (directory, metrics, open) = (directory.clone(), metrics.clone(), open.clone());
-                async move {
-                    let _open = open;
-                    let answer = match message {
-                        Ok(message) => announce(&directory, message).await,
-                        Err(status) => Err(status),
-                    };
-                    count(&metrics.announce_batches, &answer);
-                    answer
-                }
+        let open = (metrics.stream(StreamKind::announce), place);
+        let announces = Arc::new(Announces {
+            directory,
+            places: Arc::new(Semaphore::new(MAX_ANNOUNCES_IN_FLIGHT)),
+        });
+        let messages = Box::pin(self.until_closing(request.into_inner()));
+        let begun = stream::try_unfold(
+            (messages, announces.clone()),
+            async |(mut messages, announces)| {
+                let Some(message) = messages.try_next().await? else {
+                    return Ok(None);
+                };
+                let begun = announces.begin(message).await?;
+                Ok(Some((begun, (messages, announces))))
+            },
+        );
+        let answers = begun
+            .map(|begun: Result<Batch<Begun>, Status>| async { Ok(begun?.durable().await) })
+            .buffered(MAX_ANNOUNCES_IN_FLIGHT)
+            .map(move |batch: Result<Batch<Durable>, Status>| {
+                let _open = &open;
+                let answer = batch.and_then(|batch| announces.end(batch));
+                count(&metrics.announce_batches, &answer);
+                answer
             });
         Ok(Response::new(fused(answers).boxed()))
     }

@@ -29,8 +29,12 @@ pub(crate) const MAX_REQUEST_BYTES: usize = 64 << 10;
 /// Streams (calls) of one connection at a time: a peer keeps three open, and asks on some more.
 pub(crate) const MAX_STREAMS_PER_CONNECTION: u32 = 32;
 /// Announce streams of one connection at a time: a peer needs one. With the bounds above, a
-/// connection makes the locator hold about 20 MiB at most.
+/// connection makes the locator hold about 20 MiB at most, besides what waits in the store, which
+/// bounds that for all.
 pub(crate) const MAX_ANNOUNCES_PER_CONNECTION: usize = 4;
+/// Batches of one Announce stream that wait for their commit; more wait in the connection's window.
+/// Those of some peers fill a commit while those of the same peers are in the one before.
+pub(crate) const MAX_ANNOUNCES_IN_FLIGHT: usize = 4;
 /// Time for the rest of a message on a stream.
 pub(crate) const MESSAGE_WITHIN: Duration = Duration::from_secs(60);
 /// A LocateStream without lookups for so long is ended; the next lookup opens another.

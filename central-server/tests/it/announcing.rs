@@ -77,6 +77,49 @@ async fn a_peer_is_located_from_announce_to_withdraw() {
 }
 
 #[tokio::test]
+async fn batches_on_their_way_take_effect_in_the_order_in_which_they_were_sent() {
+    const BATCHES: u64 = 40;
+    let locator = Locator::start().await;
+    let mut client = locator.client().await;
+    let peer = Peer::register(locator.client().await, registration(1)).await;
+    let file = |n: u64| record(&format!("f{n}"), &n.to_string());
+    let batch = |number, announce, withdraw| v1::AnnounceRequest {
+        batch: number,
+        ..peer.batch(announce, withdraw)
+    };
+    let mut batches: Vec<_> = (1..=BATCHES)
+        .map(|n| {
+            let mut announce = vec![file(n)];
+            if n % 7 == 3 {
+                // The next batch makes it whole.
+                announce.push(v1::Record {
+                    partial: true,
+                    ..file(n + 1)
+                });
+            }
+            batch(n, announce, vec![file(n - 1)])
+        })
+        .collect();
+    batches.push(batch(BATCHES + 1, vec![record("", "no name")], Vec::new()));
+    batches.push(batch(BATCHES + 2, vec![record("late", "late")], Vec::new()));
+    let answers = client.announce(tokio_stream::iter(batches)).await;
+    let mut answers = answers.expect("opens").into_inner();
+    for n in 1..=BATCHES {
+        let answer = soon(answers.message()).await.expect("answers");
+        let answer = answer.expect("one answer a batch");
+        assert_eq!((answer.batch, answer.records), (n, 1));
+    }
+    let refused = soon(answers.message()).await.expect_err("has no name");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    for n in 0..=BATCHES {
+        let providers = providers(&mut client, by_name(&format!("f{n}"))).await;
+        assert_eq!(providers.len(), usize::from(n == BATCHES), "f{n}");
+    }
+    assert!(providers(&mut client, by_name("late")).await.is_empty());
+    assert_eq!(locator.metric("vecino_partial_records").await, 0.0);
+}
+
+#[tokio::test]
 async fn fingerprints_are_those_of_the_contract() {
     let locator = Locator::start().await;
     let mut peer = Peer::register(locator.client().await, registration(1)).await;

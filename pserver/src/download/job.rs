@@ -325,17 +325,12 @@ impl Job {
         if let Err(error) = &outcome {
             log::info!("download of {:?}: {error}", self.name());
         }
-        if let Some(Place::Part(part)) = self.place.get() {
-            let (part, parts) = (part.clone(), tools.parts.clone());
-            let is_kept = tools.store.keeps_size(self.layout.size());
-            let rest = move || {
-                // Who reads has it open, and reads on.
-                if !is_kept {
-                    part.dispose();
-                }
-                parts.rest(part);
-            };
-            if let Err(error) = spawn_blocking(rest).await {
+        if let Some(Place::Part(part)) = self.place.get()
+            && !tools.store.keeps_size(self.layout.size())
+        {
+            // Who reads has it open, and reads on.
+            let part = part.clone();
+            if let Err(error) = spawn_blocking(move || part.dispose()).await {
                 log::warn!("download of {:?}: {error}", self.name());
             }
         }
@@ -348,6 +343,11 @@ impl Job {
         };
         tools.metrics.downloads_ended.get_or_create(&ended).inc();
         self.end(outcome);
+        // Nobody joins it any more, and waits for this.
+        if let Some(Place::Part(part)) = self.place.get() {
+            let (part, parts) = (part.clone(), tools.parts.clone());
+            spawn_blocking(move || parts.rest(part));
+        }
         self.tell(&tools.events);
     }
 

@@ -20,6 +20,8 @@ use super::{JobError, bits::Bits, picker::ProviderNo, source::Holdings};
 const MAX_FAILURES: u32 = 3;
 /// How long a provider rests after its first failure; doubled for each in a row.
 const REST: Duration = Duration::from_millis(200);
+/// After so many times that it was overtaken, its rest grows no more.
+const MAX_OVERTAKEN: u32 = 5;
 /// Providers of one download.
 const MAX_PROVIDERS: usize = 256;
 /// Partial providers that are asked what they have, at once.
@@ -99,6 +101,8 @@ struct Provider {
     /// The shortest time that it took to begin: longer ones were spent in its queue.
     delay: Option<Duration>,
     failures: u32,
+    /// How often in a row another one brought what it was late with.
+    overtaken: u32,
     last: Option<Fault>,
     rests_until: Option<Instant>,
     /// Pieces that came from it.
@@ -113,9 +117,20 @@ impl Provider {
     /// What it has, when it has some pieces and its last request brought what it was to bring.
     fn counts_on(&self) -> Option<&Holdings> {
         match &self.pieces {
-            Pieces::Some(holdings) if self.is_usable() && self.failures == 0 => Some(holdings),
+            Pieces::Some(holdings) if self.is_usable() && self.setbacks() == 0 => Some(holdings),
             _ => None,
         }
+    }
+
+    /// How often in a row it did not bring what it was to bring.
+    fn setbacks(&self) -> u32 {
+        self.failures.saturating_add(self.overtaken)
+    }
+
+    /// Whether it may be sent requests once it is rested, and never was.
+    fn is_untried(&self) -> bool {
+        let is_whole = matches!(self.pieces, Pieces::Whole);
+        is_whole && self.rate.is_none() && self.in_flight == 0 && self.setbacks() == 0
     }
 
     fn is_rested(&self, now: Instant) -> bool {
@@ -126,7 +141,7 @@ impl Provider {
     /// provider could be had from another.
     fn depth(&self, in_a_crowd: bool) -> u32 {
         let (least, most) = DEPTH;
-        if self.failures > 0 || in_a_crowd {
+        if self.setbacks() > 0 || in_a_crowd {
             return 1;
         }
         let delay = self.delay.unwrap_or_default();
@@ -176,6 +191,7 @@ impl Roster {
                     rate: None,
                     delay: None,
                     failures: 0,
+                    overtaken: 0,
                     last: None,
                     rests_until: None,
                     delivered: 0,
@@ -255,7 +271,7 @@ impl Roster {
             (
                 matches!(provider.pieces, Pieces::Whole),
                 !provider.is_near,
-                provider.failures,
+                provider.setbacks(),
             )
         });
         askable
@@ -308,21 +324,22 @@ impl Roster {
         Some(delay + Duration::from_secs_f64(seconds.min(3600.0)))
     }
 
-    /// How long a piece takes from the fastest that may be asked, who needs `unmeasured` as long as
-    /// nothing is known of it.
+    /// How long a piece takes from the fastest that may be asked: who was never tried needs `untried`
+    /// for it, and so does everybody as long as nothing is known.
     pub fn fastest_piece_takes(
         &self,
         layout: &Layout,
-        unmeasured: Duration,
+        untried: Duration,
         now: Instant,
     ) -> Duration {
-        let askable = self.numbered().filter(|(_, provider)| {
-            provider.is_usable()
-                && provider.is_rested(now)
-                && !matches!(provider.pieces, Pieces::Unknown)
+        let usable = self
+            .numbered()
+            .filter(|(_, provider)| provider.is_usable() && provider.is_rested(now));
+        let takes = usable.filter_map(|(no, provider)| match provider.is_untried() {
+            true => Some(untried),
+            false => self.piece_takes(no, layout),
         });
-        let takes = askable.map(|(no, _)| self.piece_takes(no, layout).unwrap_or(unmeasured));
-        takes.min().unwrap_or(unmeasured)
+        takes.min().unwrap_or(untried)
     }
 
     /// How many known partial providers have each of so many pieces or are fetching it; empty
@@ -433,6 +450,7 @@ impl Roster {
             provider.last = None;
         }
         provider.failures = 0;
+        provider.overtaken = 0;
         provider.rests_until = None;
     }
 
@@ -468,12 +486,13 @@ impl Roster {
         }
     }
 
-    /// Another one brought what `no` was late with: it is asked after all others for a while.
+    /// Another one brought what `no` was late with: it is asked after all others, but never left for
+    /// being slow.
     pub fn overtaken(&mut self, no: ProviderNo, now: Instant) {
         let provider = self.of_mut(no);
-        provider.rests_until = Some(now + REST * 2u32.pow(provider.failures.min(16)));
-        // Nobody is left for being slow.
-        provider.failures = (provider.failures + 1).min(MAX_FAILURES - 1);
+        let rests_until = Some(now + REST * 2u32.pow(provider.overtaken.min(MAX_OVERTAKEN)));
+        provider.rests_until = provider.rests_until.max(rests_until);
+        provider.overtaken = provider.overtaken.saturating_add(1);
     }
 
     /// Providers that did something so far, at most `most`.

@@ -14,7 +14,7 @@ use super::writer::Queued;
 /// Records after which a transaction takes no more changes, as
 /// [`Command::weight`](super::writer::Command::weight) counts them. The more there are, the more of
 /// them share the pages that a commit copies and writes, and the longer everybody waits for it.
-const COMMIT_RECORDS: usize = 131_072;
+const COMMIT_RECORDS: usize = 98_304;
 /// Changes after which a transaction takes no more.
 const COMMIT_COMMANDS: usize = 4_096;
 /// Records that nobody is spared to wait for.
@@ -152,8 +152,8 @@ mod tests {
         commands.extend([register(), register()]);
         let batches = batches(queue(commands));
         assert_eq!(batches[0], [1, 1]);
-        assert_eq!(batches[1], [4_096; 32], "no more than a commit takes");
-        assert_eq!(batches[2], [4_096; 8]);
+        assert_eq!(batches[1], [4_096; 24], "no more than a commit takes");
+        assert_eq!(batches[2], [4_096; 16]);
         assert_eq!(batches.len(), 3);
     }
 

@@ -31,6 +31,8 @@ const FLIGHTS: (usize, usize) = (4, 24);
 /// Requests at those who have everything, for what nobody else has in a crowd: so many beside all
 /// others.
 const AT_WHOLE: usize = 4;
+/// Requests to others while some are late: what is slow may be our own link as well.
+const BESIDE_LATE: usize = 4;
 /// All of them together.
 pub(super) const MOST_FLIGHTS: usize = FLIGHTS.1 + AT_WHOLE;
 /// So much of what comes in is asked for ahead.
@@ -54,17 +56,19 @@ impl Run<'_> {
             self.ask_for_the_rarest(part, events, &wants, &copies, now);
         }
         let most = self.most_flights(in_a_crowd);
+        let late_after = self.overdue_after(now);
         loop {
             let askable = self.roster.borrow().askable(now, &mut rand::rng());
             let mut is_asked = false;
             for no in askable {
-                if self.is_enough(most, now) {
+                if self.is_enough(most, late_after, now) {
                     return self.ask_for_pieces(events, now);
                 }
                 // As long as something else is on its way, who has everything is spared for what
                 // nobody else has.
-                let is_spared =
-                    in_a_crowd && self.roster.borrow().is_whole(no) && self.on_time(now) > 0;
+                let is_spared = in_a_crowd
+                    && self.roster.borrow().is_whole(no)
+                    && self.is_anything_on_time(late_after, now);
                 let most_copies = if is_spared { 0 } else { u16::MAX };
                 let picked = self.pick(no, &wants, &copies, most_copies, now);
                 let picked = picked.or_else(|| Some((self.take_over(no, now)?, None)));
@@ -106,10 +110,17 @@ impl Run<'_> {
     }
 
     /// Takes back what waits in the queue of one that has everything, and that others have by now,
-    /// unless something is as welcome that they have not.
-    pub(super) fn withdraw(&self) {
-        let roster = self.roster.borrow();
-        for flight in self.flights.borrow().iter() {
+    /// unless something is as welcome that they have not; as long as any of them sends something.
+    pub(super) fn withdraw(&self, now: Instant) {
+        let late_after = self.overdue_after(now);
+        let (roster, flights) = (self.roster.borrow(), self.flights.borrow());
+        let mut of_others = flights
+            .iter()
+            .filter(|flight| !roster.is_whole(flight.provider));
+        if !of_others.any(|flight| self.is_on_time(flight, late_after, now)) {
+            return;
+        }
+        for flight in flights.iter() {
             if flight.is_waiting()
                 && roster.is_whole(flight.provider)
                 && roster.is_had_by_others(&flight.run())
@@ -177,28 +188,35 @@ impl Run<'_> {
         self.roster.borrow().url(no).clone()
     }
 
-    /// Whether `most` requests are on their way; those that are late count only towards the most that
-    /// there may ever be.
-    fn is_enough(&self, most: usize, now: Instant) -> bool {
-        let all = self.flights.borrow().len();
-        all >= FLIGHTS.1 || (all >= most && self.on_time(now) >= most)
-    }
-
-    /// Requests that will bring something as soon as another request could.
-    fn on_time(&self, now: Instant) -> usize {
+    /// Whether `most` requests are on their way; for those that are late, some others may be.
+    fn is_enough(&self, most: usize, late_after: Duration, now: Instant) -> bool {
         let flights = self.flights.borrow();
+        let all = flights.len();
+        if all < most || all >= FLIGHTS.1.min(most + BESIDE_LATE) {
+            return all >= most;
+        }
         let on_time = flights
             .iter()
-            .filter(|flight| !self.job.has(flight.at.get().0) && !self.is_overdue(flight, now));
-        on_time.count()
+            .filter(|flight| self.is_on_time(flight, late_after, now));
+        on_time.count() >= most
     }
 
-    /// Whether it takes so long for a piece that the fastest provider would have sent it by now.
-    pub(super) fn is_overdue(&self, flight: &Flight, now: Instant) -> bool {
+    /// Whether it will bring something as soon as another request could.
+    fn is_on_time(&self, flight: &Flight, late_after: Duration, now: Instant) -> bool {
+        flight.takes(now) <= late_after && !self.job.has(flight.at.get().0)
+    }
+
+    fn is_anything_on_time(&self, late_after: Duration, now: Instant) -> bool {
+        let flights = self.flights.borrow();
+        let mut flights = flights.iter();
+        flights.any(|flight| self.is_on_time(flight, late_after, now))
+    }
+
+    /// After so long the fastest provider would have sent a piece.
+    pub(super) fn overdue_after(&self, now: Instant) -> Duration {
         let (times, longer) = LATE;
         let roster = self.roster.borrow();
-        let fastest = roster.fastest_piece_takes(&self.job.layout, UNMEASURED, now);
-        now.saturating_duration_since(flight.at.get().1) > fastest * times + longer
+        roster.fastest_piece_takes(&self.job.layout, UNMEASURED, now) * times + longer
     }
 
     /// Enough flights for the rate that is measured. In a crowd the rate is what the flights make it:

@@ -177,6 +177,12 @@ impl Run<'_> {
                 let needed = job.missing_bytes().saturating_sub(taken);
                 self.check_room(needed).await?;
                 room_checked = Some((now, is_proven));
+                // Nothing was read meanwhile.
+                let held = now.elapsed();
+                for flight in self.flights.borrow().iter() {
+                    let (piece, since) = flight.at.get();
+                    flight.at.set((piece, since + held));
+                }
             }
             self.ask(part, &mut events, now);
             self.look(&mut look, &mut events, now)?;
@@ -250,7 +256,7 @@ impl Run<'_> {
             Event::Landed(flight, outcome) => return self.landed(&flight, outcome, now),
             Event::Holds(no, Ok(holdings)) => {
                 self.roster.borrow_mut().holds(no, holdings, now);
-                self.withdraw();
+                self.withdraw(now);
             }
             Event::Holds(no, Err(fault)) => {
                 self.roster.borrow_mut().holds_unknown(no, fault, now);
@@ -290,7 +296,7 @@ impl Run<'_> {
         let is_overtaken = matches!(outcome, Err(Stop::Unwanted))
             && flight.verified.get() == 0
             && self.job.has(flight.at.get().0)
-            && self.is_overdue(flight, now);
+            && flight.takes(now) > self.overdue_after(now);
         let mut roster = self.roster.borrow_mut();
         roster.answered(no);
         if is_overtaken {

@@ -106,6 +106,11 @@ impl Flight {
         first..first + self.pieces
     }
 
+    /// How long the piece that is coming in takes already.
+    pub(super) fn takes(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.at.get().1)
+    }
+
     /// Whether it still waits for its answer.
     pub(super) fn is_waiting(&self) -> bool {
         self.delay.get().is_zero()
@@ -268,8 +273,13 @@ impl Transfer<'_> {
         match written {
             Written::Goes(writer) => Ok(Some(writer)),
             Written::Late(piece) => {
-                // By one of a job of before, maybe, which this one does not know of.
-                self.job.verified(piece);
+                let provider = self.flight.provider;
+                let is_by_another =
+                    (self.job.state().picker.senders(piece)).any(|no| no != provider);
+                // Then by one of a job of before, which this one does not know of.
+                if !is_by_another {
+                    self.job.verified(piece);
+                }
                 Err(Stop::Unwanted)
             }
             // Nobody is to blame for certain; it is asked for again.

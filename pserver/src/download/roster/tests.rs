@@ -165,3 +165,42 @@ fn the_verdict_says_what_was_wrong() {
     roster.failed(1, failed(), Instant::now());
     assert!(matches!(roster.verdict(), JobError::Providers(text) if text.contains("refused")));
 }
+
+#[test]
+fn who_is_overtaken_goes_last_and_is_never_left() {
+    let layout = Layout::of(1 << 30).expect("small");
+    let mut roster = Roster::default();
+    let now = Instant::now();
+    let partial = Candidate {
+        is_partial: true,
+        ..candidate(2)
+    };
+    roster.add([candidate(1), partial]);
+    let holdings = Holdings {
+        version: 1,
+        have: Some(Bits::of([true])),
+        coming: Bits::default(),
+    };
+    roster.holds(1, holdings, now);
+    assert!(roster.is_crowd() && roster.is_had_by_others(&(0..1)));
+    for _ in 0..99 {
+        roster.overtaken(1, now);
+    }
+    assert!(!roster.is_crowd() && roster.copies(1).is_empty());
+    assert!(!roster.is_had_by_others(&(0..1)));
+    assert_eq!(askable(&roster, now), [0]);
+    let later = now + REST * 2u32.pow(MAX_OVERTAKEN);
+    assert_eq!(askable(&roster, later).len(), 2);
+    roster.failed(1, Fault::Busy(Duration::from_secs(60)), later);
+    roster.overtaken(1, later);
+    assert_eq!(askable(&roster, later + Duration::from_secs(30)), [0]);
+    roster.delivered(1);
+    assert!(roster.is_crowd(), "it brought something");
+
+    // Who was never tried may be faster than who was.
+    let (untried, second) = (Duration::from_millis(1), Duration::from_secs(1));
+    assert_eq!(roster.fastest_piece_takes(&layout, untried, now), untried);
+    roster.asked(0);
+    roster.measured(0, layout.piece_size(), Duration::ZERO, second);
+    assert_eq!(roster.fastest_piece_takes(&layout, untried, now), second);
+}

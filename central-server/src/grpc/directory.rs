@@ -11,7 +11,10 @@ use futures_util::{
     Stream, StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+};
 use tonic::{Request, Response, Status, Streaming};
 use vecino_grpc::v1::{self, directory_server::Directory as Service};
 
@@ -152,13 +155,17 @@ impl Announces {
         };
         let place = self.places.clone().acquire_many_owned(places).await;
         let place = place.map_err(|_| Status::internal("a stream lost its places"))?;
-        let begun = self
-            .directory
-            .begin_announcement(&who, announcement)
-            .await?;
+        // It waits for room that all peers share: polled whatever becomes of this stream, whose peer may
+        // not read its answers, or it would keep what it was given. It ends with the stream.
+        let directory = self.directory.clone();
+        let mut waiting = JoinSet::new();
+        waiting.spawn(async move { directory.begin_announcement(&who, announcement).await });
+        let begun = waiting.join_next().await;
+        let begun = begun.and_then(Result::ok);
+        let begun = begun.ok_or_else(|| Status::internal("a batch was interrupted"))?;
         Ok(Batch {
             number: message.batch,
-            step: begun,
+            step: begun?,
             place,
         })
     }

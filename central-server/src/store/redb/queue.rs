@@ -158,6 +158,17 @@ mod tests {
     }
 
     #[test]
+    fn to_forget_who_holds_nothing_is_short() {
+        let forget = |limit| Command::Forget {
+            peer: PeerNo(1),
+            limit,
+            reply: oneshot::channel().0,
+        };
+        assert!(!forget(0).is_bulk());
+        assert!(forget(1).is_bulk());
+    }
+
+    #[test]
     fn records_have_every_other_commit_at_least() {
         let mut queue = queue(vec![announce(200_000), announce(200_000), register()]);
         let mut next = || {

@@ -121,7 +121,11 @@ impl Command {
 
     /// Whether it changes records, of which there may be many.
     pub(super) fn is_bulk(&self) -> bool {
-        matches!(self, Self::Announce { .. } | Self::Forget { .. })
+        match self {
+            Self::Announce { .. } => true,
+            Self::Forget { limit, .. } => *limit > 0,
+            _ => false,
+        }
     }
 
     /// Answers that it was not done. Nobody waits any more when the connection is gone.

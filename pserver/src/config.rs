@@ -252,7 +252,7 @@ impl Config {
     }
 
     /// Reads `vars`, as the process environment would give them. `envy` takes names in any case; ours
-    /// are exact, but for [`LOUD`].
+    /// are exact, but that `URL_REQUEST` is taken as well.
     pub fn from_vars(vars: impl Iterator<Item = (String, String)>) -> Result<Self, InvalidSetting> {
         let vars: BTreeMap<_, _> = vars.collect();
         let is_known = |name: &str| {

@@ -56,7 +56,7 @@ use crate::{
         checkup::Checkup, inbound::Inbound, link::Links, outbound::Outbound, probe::Probes,
     },
     summary::{self, Place},
-    upload::{listener::BlobsFirstFactory, sendfile::Sender},
+    upload::{connection::Sender, listener::ContentFirstFactory},
 };
 
 /// An idle connection of a client or peer is kept for so long ...
@@ -413,19 +413,10 @@ fn serve(
         .shutdown_timeout(DRAIN.as_secs())
         .disable_signals();
     let shutting_down = builder.graceful_shutdown_signal();
-    let sender = Sender {
-        store: shared.store.clone(),
-        downloads: shared.downloads.clone(),
-        slots: shared.slots.clone(),
-        metrics: shared.metrics.clone(),
-        limit: shared.upload_limit.clone(),
-        silent: (HEAD_WITHIN, SERVER_KEEP_ALIVE),
-        unread: UNREAD_FOR,
-        stopping,
-    };
     let server = builder.listen("rest", listener, move || {
         let worker = web::Data::new(worker(shared.clone(), links.clone()));
-        let app = App::new().app_data(worker).configure(api::routes);
+        let app = App::new().app_data(worker.clone());
+        let app = app.configure(api::routes);
         let app = app.into_factory().map_err(|error| error.error_response());
         let signal = shutting_down.clone();
         let web = HttpService::build()
@@ -444,10 +435,13 @@ fn serve(
             })
             .finish(map_config(app, |()| AppConfig::default()))
             .tcp();
-        BlobsFirstFactory {
-            sender: sender.clone(),
-            web,
-        }
+        let sender = Sender {
+            worker,
+            silent: (HEAD_WITHIN, SERVER_KEEP_ALIVE),
+            unread: UNREAD_FOR,
+            stopping: stopping.clone(),
+        };
+        ContentFirstFactory { sender, web }
     })?;
     Ok(server.run())
 }

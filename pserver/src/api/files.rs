@@ -78,9 +78,10 @@ struct GetQuery {
     from: Option<String>,
 }
 
-fn wanted(request: &HttpRequest) -> Result<Wanted, ApiError> {
-    let name = request::name_after(request, route::FILES)?;
-    let query: GetQuery = request::query(request)?;
+/// What is asked for with a path below `/v1/files` and a query string.
+pub fn wanted(path: &str, query: &str) -> Result<Wanted, ApiError> {
+    let name = request::name_in(path, route::FILES)?;
+    let query: GetQuery = request::query_in(query)?;
     let bad = |error: &dyn std::fmt::Display| ApiError::new(Kind::BadRequest, error.to_string());
     let digest = query
         .digest
@@ -95,18 +96,15 @@ fn wanted(request: &HttpRequest) -> Result<Wanted, ApiError> {
     Ok(Wanted { name, digest, from })
 }
 
-/// `GET, HEAD /v1/files/NAME`.
+/// `GET, HEAD /v1/files/NAME`; the plain ones are answered by [`upload`](crate::upload).
 pub async fn get(
     request: HttpRequest,
     worker: web::Data<Worker>,
 ) -> Result<HttpResponse, ApiError> {
-    let wanted = wanted(&request)?;
+    let wanted = wanted(request.uri().path(), request.query_string())?;
     let shared = &worker.shared;
     let fetcher = &worker.fetcher;
-    if let Some(file) = fetcher.held(&wanted).await? {
-        return respond::file(&request, &wanted.name, file, shared, None);
-    }
-    match fetcher.locate(&wanted).await? {
+    match fetcher.find(&wanted).await? {
         Located::Held(file) => respond::file(&request, &wanted.name, file, shared, None),
         Located::Content(digest, claims) => {
             let described = |size| Described {

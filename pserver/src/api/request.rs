@@ -28,7 +28,11 @@ const MAX_LIMIT: u32 = 1000;
 
 /// The name after `prefix` in the path, percent-decoded once.
 pub fn name_after(request: &HttpRequest, prefix: &str) -> Result<Name, ApiError> {
-    let path = request.uri().path();
+    name_in(request.uri().path(), prefix)
+}
+
+/// The same of a `path`.
+pub fn name_in(path: &str, prefix: &str) -> Result<Name, ApiError> {
     let encoded = path
         .strip_prefix(prefix)
         .and_then(|rest| rest.strip_prefix('/'))
@@ -38,7 +42,11 @@ pub fn name_after(request: &HttpRequest, prefix: &str) -> Result<Name, ApiError>
 
 /// The query string as `T`.
 pub fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
-    let text = request.query_string();
+    query_in(request.query_string())
+}
+
+/// The query string `text` as `T`.
+pub fn query_in<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
     web::Query::<T>::from_query(text)
         .map(web::Query::into_inner)
         .map_err(|error| ApiError::new(Kind::BadRequest, wrong_query::<T>(text, &error)))

@@ -86,7 +86,7 @@ pub struct Fetcher {
 impl Fetcher {
     /// What is held here, open; `None` when it has to be located. A client that names a provider
     /// gets what that provider has, so only its digest can be answered from here.
-    pub async fn held(&self, wanted: &Wanted) -> Result<Option<OpenFile>, FetchError> {
+    async fn held(&self, wanted: &Wanted) -> Result<Option<OpenFile>, FetchError> {
         let catalogue = self.tools.store.catalogue();
         let entry = match (&wanted.digest, &wanted.from) {
             (Some(digest), _) => catalogue
@@ -117,8 +117,12 @@ impl Fetcher {
         if known.is_empty() { asked } else { Ok(known) }
     }
 
-    /// What the neighbours say of it. What is held here under another name counts as held.
-    pub async fn locate(&self, wanted: &Wanted) -> Result<Located, FetchError> {
+    /// What is held here, or else what the neighbours say of it. What is held here under another
+    /// name counts as held then.
+    pub async fn find(&self, wanted: &Wanted) -> Result<Located, FetchError> {
+        if let Some(file) = self.held(wanted).await? {
+            return Ok(Located::Held(file));
+        }
         let (digest, claims) = match self.ask(wanted).await? {
             Located::Content(digest, claims) => (digest, claims),
             other => return Ok(other),

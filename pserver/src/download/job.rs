@@ -23,7 +23,7 @@ use std::{
     os::unix::fs::MetadataExt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -104,7 +104,9 @@ pub struct Job {
     place: OnceLock<Place>,
     /// The first provider that delivered.
     source: OnceLock<PeerUrl>,
-    /// The file once it has its name: from then on its owner may change it.
+    /// Whether the file may have a name: from then on its owner may change it.
+    may_be_named: AtomicBool,
+    /// The file once it has its name.
     kept: OnceLock<Kept>,
     /// Grows with every change of what is verified or on its way.
     version: AtomicU64,
@@ -145,6 +147,7 @@ impl Job {
             state: Mutex::new(state),
             place: OnceLock::new(),
             source: OnceLock::new(),
+            may_be_named: AtomicBool::new(false),
             kept: OnceLock::new(),
             version: AtomicU64::new(1),
             changed: watch::Sender::new(()),

@@ -1,4 +1,4 @@
-//! The service behind the REST port: blobs first, then the web server.
+//! The service behind the REST port: plain requests for content first, then the web server.
 
 use std::{
     rc::Rc,
@@ -9,24 +9,24 @@ use actix_service::{Service, ServiceFactory};
 use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::net::TcpStream;
 
-use super::sendfile::{Next, Sender};
+use super::connection::{Next, Sender};
 use crate::metrics::Metrics;
 
-/// Makes a [`BlobsFirst`] a worker.
-pub struct BlobsFirstFactory<F> {
-    /// What sends blobs.
+/// Makes a [`ContentFirst`] a worker.
+pub struct ContentFirstFactory<F> {
+    /// What answers them.
     pub sender: Sender,
     /// Makes the web server's service.
     pub web: F,
 }
 
 /// See the module.
-pub struct BlobsFirst<S> {
+pub struct ContentFirst<S> {
     sender: Sender,
     web: Rc<S>,
 }
 
-impl<F> ServiceFactory<TcpStream> for BlobsFirstFactory<F>
+impl<F> ServiceFactory<TcpStream> for ContentFirstFactory<F>
 where
     F: ServiceFactory<TcpStream, Config = (), Response = ()>,
     F::Future: 'static,
@@ -35,14 +35,14 @@ where
     type Response = ();
     type Error = F::Error;
     type Config = ();
-    type Service = BlobsFirst<F::Service>;
+    type Service = ContentFirst<F::Service>;
     type InitError = F::InitError;
     type Future = LocalBoxFuture<'static, Result<Self::Service, F::InitError>>;
 
     fn new_service(&self, config: ()) -> Self::Future {
         let (web, sender) = (self.web.new_service(config), self.sender.clone());
         async move {
-            Ok(BlobsFirst {
+            Ok(ContentFirst {
                 sender,
                 web: Rc::new(web.await?),
             })
@@ -51,7 +51,7 @@ where
     }
 }
 
-impl<S> Service<TcpStream> for BlobsFirst<S>
+impl<S> Service<TcpStream> for ContentFirst<S>
 where
     S: Service<TcpStream, Response = ()> + 'static,
 {
@@ -66,7 +66,7 @@ where
     fn call(&self, stream: TcpStream) -> Self::Future {
         let (sender, web) = (self.sender.clone(), self.web.clone());
         async move {
-            let _open = Metrics::running(&sender.metrics.http_connections_open);
+            let _open = Metrics::running(&sender.worker.shared.metrics.http_connections_open);
             match sender.serve(stream).await {
                 Next::Closed => Ok(()),
                 Next::Other(stream) => web.call(stream).await,

@@ -1,6 +1,11 @@
-//! Sending content to other peers: who may send when ([`slots`]), and from the page cache to the
-//! socket ([`sendfile`]) for plain requests ([`head`]) that come first to this part ([`listener`]).
+//! Sending content, to other peers and to clients: plain requests ([`head`]) come first to this part
+//! ([`listener`], [`connection`]). A [`blob`] is for peers, who wait for their turn ([`slots`]); a
+//! [`file`] is for clients, and may be on its way yet. Bytes go from the page cache to the socket
+//! ([`sendfile`]) as long as nobody but this peer can change them, or who receives them checks them.
 
+mod blob;
+pub mod connection;
+mod file;
 pub mod head;
 pub mod listener;
 pub mod sendfile;

@@ -1,12 +1,17 @@
 //! HTTP as its RFCs say, the same for a file that is held here and for one that is being fetched.
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use vecino_rest::{Kind, route};
 
 use crate::support::{
     content::{Content, PIECE},
-    http::Request,
+    http::{Request, find},
     peer::{Peer, path_of},
     provider::{Provider, once},
+    soon,
     stage::Stage,
 };
 
@@ -41,13 +46,23 @@ async fn ranges_and_conditions_are_as_the_rfc_says_wherever_the_bytes_are() {
     let other = format!("\"{}\"", "0".repeat(64));
     let weak = format!("W/{tag}");
     let several = format!("{other}, {tag}");
-    for (way, peer) in &ways {
+    // A request that is not plain is answered by another part of the peer.
+    let requests = [
+        ("plain", Request::get(path_of(NAME))),
+        (
+            "other",
+            Request::get(path_of(NAME)).with("Cache-Control", "no-cache"),
+        ),
+    ];
+    let all = ways
+        .iter()
+        .flat_map(|way| requests.iter().map(move |request| (way, request)));
+    for ((way, peer), (kind, request)) in all {
+        let way = format!("{way}, {kind}");
         let ask = async |headers: &[(&str, &str)]| {
             let request = headers
                 .iter()
-                .fold(Request::get(path_of(NAME)), |r, (name, value)| {
-                    r.with(name, value)
-                });
+                .fold(request.clone(), |r, (name, value)| r.with(name, value));
             peer.send(&request).await
         };
         for (range, expected) in [
@@ -122,6 +137,66 @@ async fn ranges_and_conditions_are_as_the_rfc_says_wherever_the_bytes_are() {
         // A condition goes before a range.
         let response = ask(&[("Range", "bytes=1-2"), ("If-None-Match", &tag)]).await;
         assert_eq!(response.status, 304, "{way}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_carries_many_requests_of_every_kind() {
+    let content = Content::new("one connection", SIZE);
+    let (_stage, _neighbour, _provider, ways) = ways(&content).await;
+    let blob = route::blob(&content.digest);
+    for (way, peer) in &ways {
+        let plain = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: {}\r\n", peer.addr);
+        let file = plain(&path_of(NAME));
+        let mut requests = vec![
+            (file.clone(), 200, &content.bytes[..]),
+            (
+                format!("{file}Range: bytes=5-9\r\n"),
+                206,
+                content.slice(5..10),
+            ),
+            (format!("{file}Range: bytes={SIZE}-\r\n"), 416, &[]),
+            (file.clone(), 200, &content.bytes[..]),
+        ];
+        // Who has no neighbour cannot tell that nobody holds it; whether what is being fetched is
+        // held to the last byte by now is not certain.
+        requests.push(match *way {
+            "local" => (plain(&blob), 200, &content.bytes[..]),
+            _ => (plain(&path_of("nobody")), 404, &[]),
+        });
+        requests.swap(1, 4);
+        let (last, ..) = requests.last_mut().expect("some");
+        *last += "Connection: close\r\n";
+        let bytes: String = requests
+            .iter()
+            .map(|(head, ..)| format!("{head}\r\n"))
+            .collect();
+        let socket = TcpStream::connect(peer.addr).await.expect("connects");
+        let (mut read, mut write) = socket.into_split();
+        let writing = tokio::spawn(async move {
+            write.write_all(bytes.as_bytes()).await.expect("sends");
+            write
+        });
+        let mut answers = Vec::new();
+        soon(read.read_to_end(&mut answers)).await.expect("reads");
+        drop(writing.await);
+        let mut rest = &answers[..];
+        for (head, status, body) in requests {
+            let end = find(rest, b"\r\n\r\n").expect("a head") + 4;
+            let answer = String::from_utf8_lossy(&rest[..end]);
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{way} {head}: {answer}"
+            );
+            let length = answer
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.expect("a length").parse().expect("a number");
+            let (sent, more) = rest[end..].split_at(length);
+            assert!(status > 299 || sent == body, "{way} {head}: other bytes");
+            rest = more;
+        }
+        assert!(rest.is_empty(), "{way}: more than was asked for");
     }
 }
 

@@ -3,13 +3,17 @@
 //! Invariant: it gives verified bytes only, in order, and wants nothing that it has passed; while
 //! it lives its job goes on.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    fs::File,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use tokio::sync::watch;
 
-use super::Job;
+use super::{Job, State};
 use crate::{
     content::read,
     download::{JobError, picker::Want},
@@ -109,19 +113,38 @@ impl Reader {
         self.job.changed.send_replace(());
     }
 
-    async fn next(&mut self) -> Result<Option<Bytes>, JobError> {
+    /// Passes the next bytes as soon as they are verified, as many as are read at once.
+    pub async fn next_range(&mut self) -> Result<Option<Range<u64>>, JobError> {
         if self.bytes.is_empty() {
             return Ok(None);
         }
         let layout = self.job.layout;
-        let piece = layout.piece_at(self.bytes.start);
-        self.is_at(piece);
-        self.wait_for(piece).await?;
-        let end = layout.range(piece).end.min(self.bytes.end);
-        let chunk = read::first_chunk(&(self.bytes.start..end));
-        self.bytes.start = chunk.end;
-        let job = self.job.clone();
-        job.read_verified(chunk).await.map(Some)
+        let chunk = read::first_chunk(&self.bytes);
+        let mut pieces = layout.pieces_in(&chunk);
+        self.is_at(pieces.start);
+        self.wait_for(pieces.start).await?;
+        let is_missing = |state: &State, piece| !state.picker.has(piece);
+        let state = self.job.state();
+        let end = match pieces.find(|&piece| is_missing(&state, piece)) {
+            Some(missing) => layout.range(missing).start,
+            None => chunk.end,
+        };
+        drop(state);
+        self.bytes.start = end;
+        Ok(Some(chunk.start..end))
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, JobError> {
+        let Some(range) = self.next_range().await? else {
+            return Ok(None);
+        };
+        self.job.clone().read_verified(range).await.map(Some)
+    }
+
+    /// The file that has the verified bytes, as long as it has no name: nobody else writes to it.
+    pub fn unnamed(&self) -> Option<Arc<File>> {
+        let may_be_named = self.job.may_be_named.load(Ordering::Acquire);
+        self.job.file().filter(|_| !may_be_named)
     }
 
     /// The bytes of the range, each as soon as it is verified.

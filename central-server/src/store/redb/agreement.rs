@@ -1,4 +1,4 @@
-//! Whether the tables of a store agree: everything follows from the rows of `names`.
+//! Whether the tables of a store agree: everything follows from `known`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,27 +6,35 @@ use std::{
 };
 
 use redb::{ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _};
-use vecino_rest::{Name, terms::terms_of};
+use vecino_rest::terms::terms_of;
 
 use super::{
+    cut::{self, Entry},
     lists,
-    rows::{self, FEW_AGAIN, Holders, NameRow},
+    resources::Known,
+    rows::{self, FEW_AGAIN, Holders},
     schema,
+    texts::Text,
 };
 use crate::{
     metrics::StoreMetrics,
     store::{
-        Fingerprints, PeerNo, RedbStore, ResourceNo, Store as _, bucket_of,
+        Fingerprints, PeerNo, RedbStore, Store as _, bucket_of,
         conformance::{announce, file, row, withdraw},
         fingerprint::of_record,
     },
 };
 
+type Table = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 /// How many rows there are.
 #[derive(Debug)]
 pub(super) struct Rows {
-    /// Of lists.
-    pub(super) lists: u64,
+    /// Of what peers hold.
+    pub(super) held: u64,
+    /// Entries of names and terms, and their rows.
+    pub(super) entries: usize,
+    pub(super) of_entries: u64,
 }
 
 /// Fails unless all tables of a store that nobody has open agree, with nothing left over.
@@ -34,39 +42,31 @@ pub(super) fn agree(path: &Path) -> Rows {
     let opened = super::open::open(path).expect("opens");
     let (database, keys, counters) = (opened.database, opened.keys, opened.counts);
     let reading = database.begin_read().expect("begins");
-    let names = reading.open_table(schema::NAMES).expect("opens");
+    let known = reading.open_table(schema::KNOWN).expect("opens");
+    let named = reading.open_table(schema::NAMED).expect("opens");
+    let termed = reading.open_table(schema::TERMED).expect("opens");
+    let identities = reading.open_table(schema::IDENTITIES).expect("opens");
     let crowds = reading.open_table(schema::CROWDS).expect("opens");
-    let digests = reading.open_table(schema::DIGESTS).expect("opens");
-    let numbers = reading.open_table(schema::NUMBERS).expect("opens");
     let held = reading.open_table(schema::HELD).expect("opens");
-    let words = reading.open_table(schema::WORDS).expect("opens");
     let prints = reading.open_table(schema::PRINTS).expect("opens");
 
-    let mut due_digests = BTreeSet::new();
-    let mut due_words: BTreeMap<Vec<u8>, BTreeSet<u64>> = BTreeMap::new();
+    let mut due_identities = BTreeSet::new();
+    let (mut due_named, mut due_termed) = (BTreeSet::new(), BTreeSet::new());
     let mut due_held: BTreeMap<Vec<u8>, BTreeSet<u64>> = BTreeMap::new();
     let mut due_prints: BTreeMap<PeerNo, Fingerprints> = BTreeMap::new();
     let (mut resources, mut records, mut in_crowds) = (0, 0, 0);
-    let mut due_names = BTreeMap::new();
-    for row in names.iter().expect("reads") {
-        let (key, row) = row.expect("reads");
-        let (name, no) = schema::read_name(key.value()).expect("is one");
-        let name = Name::parse(name).expect("valid");
-        let row = NameRow::read(row.value()).expect("is one");
+    for entry in all::<Known>(&known) {
+        let resource = entry.resource().expect("valid");
+        let (no, name) = (entry.no, &resource.name);
         resources += 1;
         assert!(no.0 < counters.next_resource);
-        due_names.insert(no, name.as_str().to_owned());
-        let identity = keys.identity(&name, &row.digest);
-        due_digests.insert(schema::digest(&identity, no));
-        for term in terms_of(&name) {
-            if !term.starts_with('\u{2}') {
-                due_words
-                    .entry(schema::word(&term))
-                    .or_default()
-                    .insert(no.0);
-            }
-        }
-        let holders: Vec<PeerNo> = match &row.holders {
+        due_named.insert(Text::new(name.as_str(), no));
+        let identity = keys.identity(name, &resource.digest);
+        due_identities.insert(schema::identity(&identity, no));
+        let terms = terms_of(name).into_iter();
+        let terms = terms.filter(|term| !term.starts_with('\u{2}'));
+        due_termed.extend(terms.map(|term| Text::new(&term, no)));
+        let holders: Vec<PeerNo> = match &entry.facts.holders {
             Holders::Few(few) => few.iter().collect(),
             Holders::Crowd => {
                 let first = schema::crowd(no, PeerNo(0));
@@ -80,7 +80,7 @@ pub(super) fn agree(path: &Path) -> Rows {
             }
         };
         assert!(!holders.is_empty(), "{name}");
-        let bucket = bucket_of(&row.digest);
+        let bucket = bucket_of(&resource.digest);
         for peer in holders {
             records += 1;
             let prefix = lists::of_peer(peer).to_vec();
@@ -89,29 +89,20 @@ pub(super) fn agree(path: &Path) -> Rows {
                 .or_default()
                 .insert(lists::held(no, bucket));
             let prints = &mut due_prints.entry(peer).or_default().0;
-            prints[usize::from(bucket)].add(of_record(&name, &row.digest, row.size));
+            prints[usize::from(bucket)].add(of_record(name, &resource.digest, resource.size));
         }
     }
     assert_eq!((counters.resources, counters.records), (resources, records));
     assert_eq!(crowds.len().expect("counts"), in_crowds);
 
-    let there = digests.iter().expect("reads");
+    let there = identities.iter().expect("reads");
     let there: BTreeSet<_> = there.map(|row| *row.expect("reads").0.value()).collect();
-    assert_eq!(there, due_digests);
+    assert_eq!(there, due_identities);
 
-    let mut there = BTreeMap::new();
-    for row in numbers.iter().expect("reads") {
-        let (number, row) = row.expect("reads");
-        for place in 0..rows::BLOCK {
-            let no = ResourceNo(number.value() * rows::BLOCK + place);
-            let name = rows::name_at(row.value(), rows::place(no).1).expect("reads");
-            there.extend(name.map(|name| (no, name)));
-        }
-    }
-    assert_eq!(there, due_names);
-
+    let entries = due_named.len() + due_termed.len();
+    assert_eq!(all::<Text>(&named), Vec::from_iter(due_named));
+    assert_eq!(all::<Text>(&termed), Vec::from_iter(due_termed));
     assert_eq!(all_lists(&held), due_held);
-    assert_eq!(all_lists(&words), due_words);
 
     let mut there: BTreeMap<PeerNo, Fingerprints> = BTreeMap::new();
     for row in prints.iter().expect("reads") {
@@ -123,13 +114,46 @@ pub(super) fn agree(path: &Path) -> Rows {
     }
     assert!(there == due_prints, "fingerprints differ");
     Rows {
-        lists: held.len().expect("counts") + words.len().expect("counts"),
+        held: held.len().expect("counts"),
+        entries,
+        of_entries: named.len().expect("counts") + termed.len().expect("counts"),
     }
 }
 
-fn all_lists(
-    table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
-) -> BTreeMap<Vec<u8>, BTreeSet<u64>> {
+/// All entries of a table. Its rows are what they have to be.
+fn all<E: Entry>(table: &Table) -> Vec<E> {
+    let mut all: Vec<E> = Vec::new();
+    let from = E::at(E::LOWEST).expect("is one");
+    cut::read(table, &from, |entry: &E| {
+        assert!(
+            all.last().is_none_or(|last| last.order(entry).is_lt()),
+            "rows overlap"
+        );
+        all.push(entry.clone());
+        Ok(true)
+    })
+    .expect("reads");
+    let mut rows = table.iter().expect("reads").peekable();
+    while let Some(row) = rows.next() {
+        let (key, row) = row.expect("reads");
+        let (mut entry, mut rest) = (E::at(key.value()).expect("is one"), row.value());
+        let mut count = 0;
+        while !rest.is_empty() {
+            let least = entry.clone();
+            entry.read_next(&mut rest).expect("is one");
+            assert!(entry.order(&least).is_ge());
+            count += 1;
+        }
+        assert!(count == 1 || (count > 1 && row.value().len() <= E::MOST_BYTES));
+        if let Some(Ok((next, _))) = rows.peek() {
+            let next = E::at(next.value()).expect("is one");
+            assert!(entry.order(&next).is_lt(), "an entry is in the wrong row");
+        }
+    }
+    all
+}
+
+fn all_lists(table: &Table) -> BTreeMap<Vec<u8>, BTreeSet<u64>> {
     let mut all: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for row in table.iter().expect("reads") {
         let (key, steps) = row.expect("reads");

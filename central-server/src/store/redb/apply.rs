@@ -4,7 +4,7 @@
 //! the same transaction hold.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     panic::resume_unwind,
     thread,
 };
@@ -13,10 +13,13 @@ use redb::{ReadableTable as _, Table, WriteTransaction};
 use vecino_rest::{Digest, UserName};
 
 use super::{
+    cut,
     lists::{self, Edit},
     read::{engine, engine_io},
-    rows::{self, Block, NameRow},
-    schema::{self, Counters, Keys, META, meta},
+    resources::Known,
+    rows,
+    schema::{self, Counters, IdentityKey, Keys, META, meta},
+    texts::Text,
 };
 use crate::store::{
     Account, BUCKETS, Change, Expect, Fingerprints, Forgotten, PeerNo, PeerRow, PeerState,
@@ -28,8 +31,8 @@ pub(super) type Result<T> = std::result::Result<T, StoreError>;
 /// A table of rows of any length.
 type Rows<'t> = Table<'t, &'static [u8], &'static [u8]>;
 
-/// Words from which on they are written on a thread of their own.
-const WORDS_APART: usize = 4_096;
+/// Terms from which on they are written on a thread of their own.
+const TERMS_APART: usize = 4_096;
 
 /// The open tables of a transaction.
 pub(super) struct Transaction<'t> {
@@ -40,23 +43,24 @@ pub(super) struct Transaction<'t> {
     peer_ids: Table<'t, &'static [u8; 16], u32>,
     accounts: Table<'t, &'static str, &'static [u8]>,
     prints: Table<'t, &'static [u8; 5], &'static [u8]>,
-    pub(super) names: Rows<'t>,
+    pub(super) known: Rows<'t>,
+    named: Rows<'t>,
+    termed: Rows<'t>,
+    pub(super) identities: Table<'t, &'static IdentityKey, ()>,
     pub(super) crowds: Table<'t, &'static [u8; 10], ()>,
-    pub(super) digests: Table<'t, &'static [u8; 18], ()>,
-    pub(super) numbers: Table<'t, u64, &'static [u8]>,
     held: Rows<'t>,
-    words: Rows<'t>,
     /// Of the peers whose records change; written at the end. A peer that announces much sends
     /// many small changes.
     holdings: BTreeMap<PeerNo, Holding>,
-    /// Rows of `names` that change; `None` goes.
-    pub(super) new_names: BTreeMap<Vec<u8>, Option<NameRow>>,
-    /// Keys of `digests` that come (true) or go.
-    pub(super) new_digests: BTreeMap<[u8; 18], bool>,
-    /// What comes to `words` and goes. In their order, and at once, they cost a fraction.
-    pub(super) new_words: Vec<(String, Edit)>,
-    /// Rows of `numbers` that change.
-    pub(super) blocks: HashMap<u64, Block>,
+    /// Resources that change; `None` goes. All is put off: in its order, and at once, it costs a
+    /// fraction.
+    pub(super) new_known: BTreeMap<ResourceNo, Option<Known>>,
+    /// Keys of `identities` that come (true) or go.
+    pub(super) new_identities: BTreeMap<IdentityKey, bool>,
+    /// What comes to `named` and goes.
+    pub(super) new_named: Vec<cut::Edit<Text>>,
+    /// The same of `termed`.
+    pub(super) new_termed: Vec<cut::Edit<Text>>,
 }
 
 impl<'t> Transaction<'t> {
@@ -73,29 +77,28 @@ impl<'t> Transaction<'t> {
             peer_ids: writing.open_table(schema::PEER_IDS).map_err(engine)?,
             accounts: writing.open_table(schema::ACCOUNTS).map_err(engine)?,
             prints: writing.open_table(schema::PRINTS).map_err(engine)?,
-            names: writing.open_table(schema::NAMES).map_err(engine)?,
+            known: writing.open_table(schema::KNOWN).map_err(engine)?,
+            named: writing.open_table(schema::NAMED).map_err(engine)?,
+            termed: writing.open_table(schema::TERMED).map_err(engine)?,
+            identities: writing.open_table(schema::IDENTITIES).map_err(engine)?,
             crowds: writing.open_table(schema::CROWDS).map_err(engine)?,
-            digests: writing.open_table(schema::DIGESTS).map_err(engine)?,
-            numbers: writing.open_table(schema::NUMBERS).map_err(engine)?,
             held: writing.open_table(schema::HELD).map_err(engine)?,
-            words: writing.open_table(schema::WORDS).map_err(engine)?,
             holdings: BTreeMap::new(),
-            new_names: BTreeMap::new(),
-            new_digests: BTreeMap::new(),
-            new_words: Vec::new(),
-            blocks: HashMap::new(),
+            new_known: BTreeMap::new(),
+            new_identities: BTreeMap::new(),
+            new_named: Vec::new(),
+            new_termed: Vec::new(),
         })
     }
 
     /// Writes what was put off and the counters, and closes the tables.
     pub(super) fn close(mut self) -> Result<Counters> {
-        if self.new_words.len() < WORDS_APART {
-            self.write_words()?;
-            self.write_rows()?;
+        if self.new_termed.len() < TERMS_APART {
+            self.write_terms()?;
+            self.write_resources()?;
         } else {
-            self.write_words_apart()?;
+            self.write_terms_apart()?;
         }
-        self.write_blocks()?;
         for (peer, mut holding) in std::mem::take(&mut self.holdings) {
             holding.write_list(peer, &mut self.held)?;
             holding.write_prints(peer, &mut self.prints)?;
@@ -134,47 +137,37 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    /// Writes the words on a thread of their own: there are about as many rows of them as of all
-    /// others.
-    fn write_words_apart(&mut self) -> Result<()> {
-        let words = std::mem::take(&mut self.new_words);
-        let (names, new_names) = (&mut self.names, std::mem::take(&mut self.new_names));
-        let (digests, new_digests) = (&mut self.digests, std::mem::take(&mut self.new_digests));
-        let table = &mut self.words;
+    /// Writes the terms on a thread of their own: they are about as much as all else.
+    fn write_terms_apart(&mut self) -> Result<()> {
+        let terms = std::mem::take(&mut self.new_termed);
+        let named = (&mut self.named, std::mem::take(&mut self.new_named));
+        let known = (&mut self.known, std::mem::take(&mut self.new_known));
+        let identities = std::mem::take(&mut self.new_identities);
+        let identities = (&mut self.identities, identities);
+        let termed = &mut self.termed;
         thread::scope(|scope| {
             let apart = thread::Builder::new()
-                .name("store words".into())
-                .spawn_scoped(scope, || write_words(table, words))
+                .name("store terms".into())
+                .spawn_scoped(scope, || write_texts(termed, terms))
                 .map_err(engine_io)?;
-            let rows =
-                write_names(names, new_names).and_then(|()| write_digests(digests, new_digests));
-            let words = apart.join().unwrap_or_else(|panic| resume_unwind(panic));
-            rows.and(words)
+            let others = write_texts(named.0, named.1)
+                .and_then(|()| write_identities(identities.0, identities.1))
+                .and_then(|()| write_known(known.0, known.1));
+            let terms = apart.join().unwrap_or_else(|panic| resume_unwind(panic));
+            others.and(terms)
         })
     }
 
-    pub(super) fn write_words(&mut self) -> Result<()> {
-        write_words(&mut self.words, std::mem::take(&mut self.new_words))
+    pub(super) fn write_terms(&mut self) -> Result<()> {
+        write_texts(&mut self.termed, std::mem::take(&mut self.new_termed))
     }
 
-    /// Writes what was put off of `names` and `digests`.
-    pub(super) fn write_rows(&mut self) -> Result<()> {
-        write_names(&mut self.names, std::mem::take(&mut self.new_names))?;
-        write_digests(&mut self.digests, std::mem::take(&mut self.new_digests))
-    }
-
-    pub(super) fn write_blocks(&mut self) -> Result<()> {
-        let mut blocks: Vec<_> = self.blocks.drain().collect();
-        blocks.sort_unstable_by_key(|(number, _)| *number);
-        for (number, block) in blocks {
-            if block.is_empty() {
-                self.numbers.remove(number).map_err(engine)?;
-            } else {
-                let row = block.to_bytes();
-                self.numbers.insert(number, &row[..]).map_err(engine)?;
-            }
-        }
-        Ok(())
+    /// Writes what was put off of the other tables of resources.
+    pub(super) fn write_resources(&mut self) -> Result<()> {
+        write_texts(&mut self.named, std::mem::take(&mut self.new_named))?;
+        let identities = std::mem::take(&mut self.new_identities);
+        write_identities(&mut self.identities, identities)?;
+        write_known(&mut self.known, std::mem::take(&mut self.new_known))
     }
 
     fn fingerprints(&self, peer: PeerNo) -> Result<Fingerprints> {
@@ -283,8 +276,8 @@ impl<'t> Transaction<'t> {
             Change::Difference { announce, withdraw } => {
                 check_room(&announce, |bucket| counts[usize::from(bucket)])?;
                 for (name, digest) in withdraw {
-                    for (resource, row) in self.variants(&name, &digest)? {
-                        self.leave(no, name.as_str(), resource, row)?;
+                    for known in self.variants(&name, &digest)? {
+                        self.leave(no, known)?;
                     }
                 }
                 for resource in &announce {
@@ -362,42 +355,30 @@ impl<'t> Transaction<'t> {
     }
 }
 
-/// In their order, neighbours find their pages changed already, and a row that many peers change is
-/// written once.
-fn write_names(names: &mut Rows<'_>, rows: BTreeMap<Vec<u8>, Option<NameRow>>) -> Result<()> {
-    for (key, row) in rows {
-        match row {
-            Some(row) => names.insert(&key[..], &row.to_bytes()[..]),
-            None => names.remove(&key[..]),
-        }
-        .map_err(engine)?;
-    }
-    Ok(())
+fn write_texts(rows: &mut Rows<'_>, mut edits: Vec<cut::Edit<Text>>) -> Result<()> {
+    cut::in_order(&mut edits);
+    cut::edit(rows, &edits)
 }
 
-fn write_digests(
-    digests: &mut Table<'_, &'static [u8; 18], ()>,
-    keys: BTreeMap<[u8; 18], bool>,
+fn write_known(rows: &mut Rows<'_>, known: BTreeMap<ResourceNo, Option<Known>>) -> Result<()> {
+    let edits = known.into_iter().map(|(no, known)| match known {
+        Some(known) => (known, true),
+        None => (Known::at_no(no), false),
+    });
+    cut::edit(rows, &edits.collect::<Vec<_>>())
+}
+
+/// In their order, neighbours find their pages changed already.
+fn write_identities(
+    identities: &mut Table<'_, &'static IdentityKey, ()>,
+    keys: BTreeMap<IdentityKey, bool>,
 ) -> Result<()> {
     for (key, is_there) in keys {
         if is_there {
-            digests.insert(&key, ()).map_err(engine)?;
+            identities.insert(&key, ()).map_err(engine)?;
         } else {
-            digests.remove(&key).map_err(engine)?;
+            identities.remove(&key).map_err(engine)?;
         }
-    }
-    Ok(())
-}
-
-fn write_words(rows: &mut Rows<'_>, mut words: Vec<(String, Edit)>) -> Result<()> {
-    words.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut edits = Vec::new();
-    for of_term in words.chunk_by(|(a, _), (b, _)| a == b) {
-        edits.clear();
-        edits.extend(of_term.iter().map(|(_, edit)| *edit));
-        lists::in_order(&mut edits);
-        let prefix = schema::word(&of_term[0].0);
-        lists::edit(rows, &prefix, &edits)?;
     }
     Ok(())
 }

@@ -23,12 +23,12 @@ pub(super) fn write(snapshot: &Snapshot, path: &Path) -> Result<(), String> {
         let copy = Copy { snapshot, to };
         copy.table(schema::PEERS)?;
         copy.table(schema::PEER_IDS)?;
-        copy.table(schema::NAMES)?;
+        copy.table(schema::KNOWN)?;
+        copy.table(schema::NAMED)?;
+        copy.table(schema::TERMED)?;
+        copy.table(schema::IDENTITIES)?;
         copy.table(schema::CROWDS)?;
-        copy.table(schema::DIGESTS)?;
-        copy.table(schema::NUMBERS)?;
         copy.table(schema::HELD)?;
-        copy.table(schema::WORDS)?;
         copy.table(schema::PRINTS)?;
         copy.table(schema::ACCOUNTS)?;
         // Last: without it, nobody takes the file for a store.

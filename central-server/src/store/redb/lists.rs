@@ -1,4 +1,4 @@
-//! Ordered lists of numbers that are cut into rows: those that a peer holds, those that have a term.
+//! Ordered lists of numbers that are cut into rows: those that a peer holds.
 //!
 //! The key of a row is the list's prefix and the row's first number, the value the steps to the
 //! further ones. Nearly all numbers come at the end, where a row takes a byte or two for each.

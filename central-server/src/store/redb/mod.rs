@@ -14,6 +14,7 @@
 mod agreement;
 mod apply;
 mod backup;
+mod cut;
 #[cfg(test)]
 mod faults;
 mod lists;
@@ -24,10 +25,12 @@ mod queue;
 mod read;
 mod records;
 mod recovery;
+mod resources;
 mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod upgrade;
 #[cfg(test)]
 mod upgraded;

@@ -16,7 +16,9 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, StorageError
 use super::{
     memory,
     schema::{self, APPLICATION, Counters, FORMAT, Keys, META, meta},
-    upgrade::{self, FORMAT_OF_FACTS, FORMAT_WITHOUT_ACCOUNTS, FORMAT_WITHOUT_NAMES},
+    upgrade::{
+        self, FORMAT_OF_FACTS, FORMAT_OF_NAMES, FORMAT_WITHOUT_ACCOUNTS, FORMAT_WITHOUT_NAMES,
+    },
 };
 
 /// Memory for pages of the file that is served: this part of what there is, within bounds. Lookups in
@@ -172,7 +174,11 @@ fn identify(database: &Database) -> Result<(Keys, Counters, u32), String> {
         .map(u32::from_le_bytes);
     let format = match format {
         Some(
-            format @ (FORMAT | FORMAT_OF_FACTS | FORMAT_WITHOUT_ACCOUNTS | FORMAT_WITHOUT_NAMES),
+            format @ (FORMAT
+            | FORMAT_OF_NAMES
+            | FORMAT_OF_FACTS
+            | FORMAT_WITHOUT_ACCOUNTS
+            | FORMAT_WITHOUT_NAMES),
         ) => format,
         other => {
             let found = other.map_or("unknown".to_owned(), |format| format.to_string());
@@ -247,12 +253,12 @@ pub(super) fn fill(database: &Database) -> Result<(), redb::Error> {
     // All tables exist from the first transaction on: readers need not ask.
     writing.open_table(schema::PEERS)?;
     writing.open_table(schema::PEER_IDS)?;
-    writing.open_table(schema::NAMES)?;
+    writing.open_table(schema::KNOWN)?;
+    writing.open_table(schema::NAMED)?;
+    writing.open_table(schema::TERMED)?;
+    writing.open_table(schema::IDENTITIES)?;
     writing.open_table(schema::CROWDS)?;
-    writing.open_table(schema::DIGESTS)?;
-    writing.open_table(schema::NUMBERS)?;
     writing.open_table(schema::HELD)?;
-    writing.open_table(schema::WORDS)?;
     writing.open_table(schema::PRINTS)?;
     writing.open_table(schema::ACCOUNTS)?;
     writing.commit()?;

@@ -3,12 +3,14 @@
 use std::{io, ops::Bound};
 
 use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, ReadableTable as _};
-use vecino_rest::{Digest, Name, PeerId, UserName};
+use vecino_rest::{Digest, PeerId, UserName};
 
 use super::{
-    lists,
-    rows::{self, Holders, NameRow},
-    schema::{self, Counters, META, meta},
+    cut, lists,
+    resources::{self, Known},
+    rows::Holders,
+    schema::{self, Counters, IdentityKey, META, meta},
+    texts::Text,
 };
 use crate::store::{
     Account, Among, Counts, Found, Key, MAX_HOLDER_READS, MAX_VARIANTS_READ, PeerNo, PeerRow,
@@ -24,12 +26,12 @@ pub(super) struct Snapshot {
     pub(super) reading: ReadTransaction,
     pub(super) counts: Counts,
     peers: ReadOnlyTable<u32, &'static [u8]>,
-    pub(super) names: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    known: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) named: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(super) termed: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    identities: ReadOnlyTable<&'static IdentityKey, ()>,
     crowds: ReadOnlyTable<&'static [u8; 10], ()>,
-    digests: ReadOnlyTable<&'static [u8; 18], ()>,
-    numbers: ReadOnlyTable<u64, &'static [u8]>,
     held: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    pub(super) words: ReadOnlyTable<&'static [u8], &'static [u8]>,
     peer_ids: ReadOnlyTable<&'static [u8; 16], u32>,
     accounts: ReadOnlyTable<&'static str, &'static [u8]>,
 }
@@ -61,12 +63,12 @@ impl Snapshot {
                 records: counters.records,
             },
             peers: reading.open_table(schema::PEERS).map_err(engine)?,
-            names: reading.open_table(schema::NAMES).map_err(engine)?,
+            known: reading.open_table(schema::KNOWN).map_err(engine)?,
+            named: reading.open_table(schema::NAMED).map_err(engine)?,
+            termed: reading.open_table(schema::TERMED).map_err(engine)?,
+            identities: reading.open_table(schema::IDENTITIES).map_err(engine)?,
             crowds: reading.open_table(schema::CROWDS).map_err(engine)?,
-            digests: reading.open_table(schema::DIGESTS).map_err(engine)?,
-            numbers: reading.open_table(schema::NUMBERS).map_err(engine)?,
             held: reading.open_table(schema::HELD).map_err(engine)?,
-            words: reading.open_table(schema::WORDS).map_err(engine)?,
             peer_ids: reading.open_table(schema::PEER_IDS).map_err(engine)?,
             accounts: reading.open_table(schema::ACCOUNTS).map_err(engine)?,
             reading,
@@ -132,54 +134,45 @@ impl Snapshot {
             }
             true
         })?;
-        let resources = numbers.into_iter().map(|no| {
-            let (name, row) = self.resource(no)?;
-            Ok(row.resource(name))
-        });
+        let resources = numbers.into_iter().map(|no| self.known(no)?.resource());
         resources.collect()
     }
 
     /// A resource that an index knows.
-    pub(super) fn resource(&self, no: ResourceNo) -> Result<(Name, NameRow), StoreError> {
-        let missing = || schema::damaged("a resource is missing");
-        let (number, place) = rows::place(no);
-        let block = self.numbers.get(number).map_err(engine)?;
-        let block = block.ok_or_else(missing)?;
-        let name = rows::name_at(block.value(), place)?.ok_or_else(missing)?;
-        let row = self.names.get(&schema::name(&name, no)[..]);
-        let row = row.map_err(engine)?.ok_or_else(missing)?;
-        let row = NameRow::read(row.value())?;
-        let name = Name::parse(&name).map_err(|_| schema::damaged("a name"))?;
-        Ok((name, row))
+    pub(super) fn known(&self, no: ResourceNo) -> Result<Known, StoreError> {
+        let known = resources::get(&self.known, no)?;
+        known.ok_or_else(|| schema::damaged("a resource is missing"))
     }
 
     pub(super) fn find(&self, key: &Key, among: &Among<'_>) -> Result<Vec<Found>, StoreError> {
         let mut budget = MAX_HOLDER_READS;
         let mut found = Vec::new();
-        let mut take = |no, name, row: NameRow| {
-            let holders = self.live_holders(no, &row.holders, among, &mut budget)?;
+        let mut take = |known: Known| {
+            let holders = self.live_holders(known.no, &known.facts.holders, among, &mut budget)?;
             if !holders.is_empty() {
-                let resource = row.resource(name);
+                let resource = known.resource()?;
                 found.push(Found { resource, holders });
             }
             Ok::<_, StoreError>(())
         };
         match key {
             Key::Name(name) => {
-                let text = name.as_str();
-                let first = schema::name(text, ResourceNo(0));
-                let last = schema::name(text, ResourceNo::MAX);
-                let rows = self.names.range::<&[u8]>(&first[..]..=&last[..]);
-                for row in rows.map_err(engine)?.take(MAX_VARIANTS_READ) {
-                    let (key, row) = row.map_err(engine)?;
-                    let no = schema::resource_at_end(key.value());
-                    let no = no.ok_or_else(|| schema::damaged("a name"))?;
-                    take(no, name.clone(), NameRow::read(row.value())?)?;
+                let mut numbers = Vec::new();
+                let first = Text::new(name.as_str(), ResourceNo(0));
+                cut::read(&self.named, &first, |named: &Text| {
+                    let is_it = named.text == first.text;
+                    if is_it {
+                        numbers.push(named.no);
+                    }
+                    Ok(is_it && numbers.len() < MAX_VARIANTS_READ)
+                })?;
+                for no in numbers {
+                    take(self.known(no)?)?;
                 }
             }
             Key::Digest(digest) => {
                 let (from, to) = schema::of_digest(digest);
-                let rows = self.digests.range::<&[u8; 18]>(&from..=&to);
+                let rows = self.identities.range::<&IdentityKey>(&from..=&to);
                 let rows = rows.map_err(engine)?.take(DIGEST_KEYS_READ);
                 let numbers = rows.map(|row| {
                     let no = schema::resource_at_end(row.map_err(engine)?.0.value());
@@ -189,10 +182,10 @@ impl Snapshot {
                 numbers.sort_unstable();
                 numbers.truncate(MAX_VARIANTS_READ);
                 for no in numbers {
-                    let (name, row) = self.resource(no)?;
+                    let known = self.known(no)?;
                     // The index knows a part of the digest.
-                    if row.digest == *digest {
-                        take(no, name, row)?;
+                    if known.facts.digest == *digest {
+                        take(known)?;
                     }
                 }
             }

@@ -1,7 +1,9 @@
 //! One record comes or goes within a transaction, and its resource with it.
 //!
-//! Invariant: a row of `names` has holders, and is named by one row of `digests`, by its place in
-//! `numbers` and by the lists of its terms and of its holders.
+//! Invariant: a resource of `known` has holders, and is named by one row of `identities`, by one entry
+//! of `named`, by those of its terms and by the lists of its holders.
+
+use std::ops::Bound;
 
 use redb::ReadableTable as _;
 use vecino_rest::{Digest, Name, terms::terms_of};
@@ -9,114 +11,91 @@ use vecino_rest::{Digest, Name, terms::terms_of};
 use super::{
     apply::{Result, Transaction},
     read::engine,
-    rows::{self, Block, FEW_AGAIN, Few, Holders, NameRow},
+    resources::{self, Known},
+    rows::{FEW_AGAIN, Facts, Few, Holders},
     schema,
+    texts::Text,
 };
 use crate::store::{PeerNo, Resource, ResourceNo, StoreError, bucket_of, fingerprint::of_record};
 
-/// Rows of `numbers` that wait for the end of a transaction at most: bounds their memory.
-const BLOCKS_AT_ONCE: usize = 8_192;
-/// The same of `names`, and of `digests`. All of a usual commit wait: their order is what counts.
-/// Buckets that are replaced remove far more than they bring.
-const ROWS_AT_ONCE: usize = 256 << 10;
-/// The same of what comes to `words` and goes: a name has several terms.
-const WORDS_AT_ONCE: usize = 1 << 20;
+/// Resources that wait for the end of a transaction at most. All of a usual commit wait: their order is
+/// what counts. Buckets that are replaced remove far more than they bring.
+const RESOURCES_AT_ONCE: usize = 256 << 10;
+/// The same of terms that come and go: a name has several.
+const TERMS_AT_ONCE: usize = 1 << 20;
 
 impl Transaction<'_> {
     /// The resources of that name and digest: of different sizes, if there are several.
-    pub(super) fn variants(
-        &self,
-        name: &Name,
-        digest: &Digest,
-    ) -> Result<Vec<(ResourceNo, NameRow)>> {
+    pub(super) fn variants(&self, name: &Name, digest: &Digest) -> Result<Vec<Known>> {
         let (from, to) = schema::of_identity(&self.keys.identity(name, digest));
         let mut numbers = Vec::new();
-        let rows = self.digests.range::<&[u8; 18]>(&from..=&to);
-        for row in rows.map_err(engine)? {
-            let key = row.map_err(engine)?.0;
-            if !self.new_digests.contains_key(key.value()) {
+        // Mostly, there is none: a cursor finds that with one way down the tree, a range with two.
+        let rows = self.identities.lower_bound(Bound::Included(&from));
+        let mut rows = rows.map_err(engine)?;
+        while let Some((key, _)) = rows.next().map_err(engine)? {
+            if *key.value() > to {
+                break;
+            }
+            if !self.new_identities.contains_key(key.value()) {
                 numbers.push(schema::resource_at_end(key.value()));
             }
         }
-        let new = self.new_digests.range(from..=to);
+        let new = self.new_identities.range(from..=to);
         let new = new.filter(|(_, is_there)| **is_there);
         numbers.extend(new.map(|(key, _)| schema::resource_at_end(key)));
         let mut variants = Vec::new();
         for no in numbers {
             let no = no.ok_or_else(|| schema::damaged("an index of digests"))?;
+            let known = self.known(no)?;
+            let known = known.ok_or_else(|| schema::damaged("a resource is missing"))?;
             // A hash may mean another name.
-            if let Some(row) = self.row(name.as_str(), no)?
-                && row.digest == *digest
-            {
-                variants.push((no, row));
+            if known.name == name.as_str().as_bytes() && known.facts.digest == *digest {
+                variants.push(known);
             }
         }
         Ok(variants)
     }
 
-    fn row(&self, name: &str, no: ResourceNo) -> Result<Option<NameRow>> {
-        let key = schema::name(name, no);
-        if let Some(row) = self.new_names.get(&key) {
-            return Ok(row.clone());
+    fn known(&self, no: ResourceNo) -> Result<Option<Known>> {
+        match self.new_known.get(&no) {
+            Some(known) => Ok(known.clone()),
+            None => resources::get(&self.known, no),
         }
-        let row = self.names.get(&key[..]).map_err(engine)?;
-        row.map(|row| NameRow::read(row.value())).transpose()
     }
 
-    fn put_row(&mut self, name: &str, no: ResourceNo, row: NameRow) {
-        self.new_names.insert(schema::name(name, no), Some(row));
+    fn put(&mut self, known: Known) {
+        self.new_known.insert(known.no, Some(known));
     }
 
     /// Writes what was put off already where it has become much. Changes nothing of what is found.
     fn write_if_much(&mut self) -> Result<()> {
-        if self.new_names.len().max(self.new_digests.len()) >= ROWS_AT_ONCE {
-            self.write_rows()?;
+        let waiting = self.new_known.len().max(self.new_named.len());
+        if waiting >= RESOURCES_AT_ONCE {
+            self.write_resources()?;
         }
-        if self.new_words.len() >= WORDS_AT_ONCE {
-            self.write_words()?;
+        if self.new_termed.len() >= TERMS_AT_ONCE {
+            self.write_terms()?;
         }
         Ok(())
-    }
-
-    /// The row of `numbers` that has that resource, to be changed.
-    fn block(&mut self, number: u64) -> Result<&mut Block> {
-        if !self.blocks.contains_key(&number) {
-            if self.blocks.len() >= BLOCKS_AT_ONCE {
-                self.write_blocks()?;
-            }
-            let row = self.numbers.get(number).map_err(engine)?;
-            let row = row.map(|row| Block::read(row.value())).transpose()?;
-            self.blocks.insert(number, row.unwrap_or_default());
-        }
-        Ok(self.blocks.entry(number).or_default())
-    }
-
-    fn name_of(&self, no: ResourceNo) -> Result<Option<String>> {
-        let (number, place) = rows::place(no);
-        if let Some(block) = self.blocks.get(&number) {
-            return Ok(block.get(place).map(str::to_owned));
-        }
-        let row = self.numbers.get(number).map_err(engine)?;
-        let name = row.map(|row| rows::name_at(row.value(), place));
-        Ok(name.transpose()?.flatten())
     }
 
     /// Adds a record, and the resource when it is new; the resource's number.
     pub(super) fn add(&mut self, peer: PeerNo, resource: &Resource) -> Result<ResourceNo> {
         let mut found = None;
-        for (no, row) in self.variants(&resource.name, &resource.digest)? {
-            if row.size == resource.size {
-                found = Some((no, row));
+        for known in self.variants(&resource.name, &resource.digest)? {
+            if known.facts.size == resource.size {
+                found = Some(known);
             } else {
                 // The same name and digest with another size cannot both be right: the newer
                 // word counts.
-                self.leave(peer, resource.name.as_str(), no, row)?;
+                self.leave(peer, known)?;
             }
         }
         let no = match found {
             None => self.create(peer, resource)?,
-            Some((no, row)) => {
-                if !self.join(peer, resource.name.as_str(), no, row)? {
+            Some(known) => {
+                let no = known.no;
+                if !self.join(peer, known)? {
                     return Ok(no);
                 }
                 no
@@ -146,8 +125,9 @@ impl Transaction<'_> {
     }
 
     /// One more holder; whether it was none before.
-    fn join(&mut self, peer: PeerNo, name: &str, no: ResourceNo, mut row: NameRow) -> Result<bool> {
-        match &mut row.holders {
+    fn join(&mut self, peer: PeerNo, mut known: Known) -> Result<bool> {
+        let no = known.no;
+        match &mut known.facts.holders {
             Holders::Few(few) if few.contains(peer) => return Ok(false),
             Holders::Few(few) if !few.is_full() => few.insert(peer),
             Holders::Few(few) => {
@@ -156,7 +136,7 @@ impl Transaction<'_> {
                         .insert(&schema::crowd(no, holder), ())
                         .map_err(engine)?;
                 }
-                row.holders = Holders::Crowd;
+                known.facts.holders = Holders::Crowd;
             }
             Holders::Crowd => {
                 let key = schema::crowd(no, peer);
@@ -167,7 +147,7 @@ impl Transaction<'_> {
                 return Ok(true);
             }
         }
-        self.put_row(name, no, row);
+        self.put(known);
         Ok(true)
     }
 
@@ -180,56 +160,54 @@ impl Transaction<'_> {
         }
         self.counters.next_resource += 1;
         self.counters.resources += 1;
-        let name = resource.name.as_str();
-        let row = NameRow {
-            digest: resource.digest,
-            size: resource.size,
-            modified_ms: resource.modified_ms,
-            holders: Holders::Few(Few::of(peer)),
-        };
-        self.put_row(name, no, row);
-        let identity = self.keys.identity(&resource.name, &resource.digest);
-        self.new_digests.insert(schema::digest(&identity, no), true);
-        let (number, place) = rows::place(no);
-        self.block(number)?.insert(place, name);
-        self.edit_words(&resource.name, no, true);
+        self.put(Known {
+            no,
+            name: resource.name.as_str().as_bytes().to_vec(),
+            facts: Facts {
+                digest: resource.digest,
+                size: resource.size,
+                modified_ms: resource.modified_ms,
+                holders: Holders::Few(Few::of(peer)),
+            },
+        });
+        self.index(no, resource, true);
         Ok(no)
     }
 
-    fn edit_words(&mut self, name: &Name, no: ResourceNo, comes: bool) {
-        let terms = terms_of(name).into_iter().filter(|term| !is_name(term));
-        self.new_words
-            .extend(terms.map(|term| (term, (no.0, comes))));
+    /// A resource comes or goes where it is found.
+    fn index(&mut self, no: ResourceNo, resource: &Resource, comes: bool) {
+        let identity = self.keys.identity(&resource.name, &resource.digest);
+        self.new_identities
+            .insert(schema::identity(&identity, no), comes);
+        let name = resource.name.as_str();
+        self.new_named.push((Text::new(name, no), comes));
+        let terms = terms_of(&resource.name).into_iter();
+        let terms = terms.filter(|term| !is_name(term));
+        let terms = terms.map(|term| (term.into_bytes(), no));
+        self.new_termed
+            .extend(terms.map(|(text, no)| (Text { text, no }, comes)));
     }
 
     /// Removes a record by its number. Nothing happens when the peer does not hold it (any more).
     pub(super) fn remove(&mut self, peer: PeerNo, no: ResourceNo) -> Result<()> {
-        let Some(name) = self.name_of(no)? else {
-            return Ok(());
-        };
-        let row = self.row(&name, no)?;
-        let row = row.ok_or_else(|| schema::damaged("a resource is missing"))?;
-        self.leave(peer, &name, no, row)
+        match self.known(no)? {
+            Some(known) => self.leave(peer, known),
+            None => Ok(()),
+        }
     }
 
     /// Removes a record, and the resource with its last holder. Nothing happens when the peer does
     /// not hold it.
-    pub(super) fn leave(
-        &mut self,
-        peer: PeerNo,
-        name: &str,
-        no: ResourceNo,
-        mut row: NameRow,
-    ) -> Result<()> {
-        let name = Name::parse(name).map_err(|_| schema::damaged("a name"))?;
-        let is_held = match &mut row.holders {
+    pub(super) fn leave(&mut self, peer: PeerNo, mut known: Known) -> Result<()> {
+        let (no, resource) = (known.no, known.resource()?);
+        let is_held = match &mut known.facts.holders {
             Holders::Few(few) => {
                 if !few.remove(peer) {
                     return Ok(());
                 }
                 let is_held = !few.is_empty();
                 if is_held {
-                    self.put_row(name.as_str(), no, row.clone());
+                    self.put(known);
                 }
                 is_held
             }
@@ -239,16 +217,17 @@ impl Transaction<'_> {
                     return Ok(());
                 }
                 if let Some(few) = self.few_again(no)? {
-                    row.holders = Holders::Few(few);
-                    self.put_row(name.as_str(), no, row.clone());
+                    known.facts.holders = Holders::Few(few);
+                    self.put(known);
                 }
                 true
             }
         };
-        let resource = row.resource(name);
         self.count(peer, no, &resource, false)?;
         if !is_held {
-            self.destroy(no, &resource)?;
+            self.new_known.insert(no, None);
+            self.index(no, &resource, false);
+            self.counters.resources -= 1;
         }
         Ok(())
     }
@@ -278,22 +257,9 @@ impl Transaction<'_> {
         }
         Ok(Some(few))
     }
-
-    fn destroy(&mut self, no: ResourceNo, resource: &Resource) -> Result<()> {
-        let name = resource.name.as_str();
-        self.new_names.insert(schema::name(name, no), None);
-        let identity = self.keys.identity(&resource.name, &resource.digest);
-        self.new_digests
-            .insert(schema::digest(&identity, no), false);
-        let (number, place) = rows::place(no);
-        self.block(number)?.remove(place);
-        self.edit_words(&resource.name, no, false);
-        self.counters.resources -= 1;
-        Ok(())
-    }
 }
 
-/// Whether a term is the name itself: `names` is in the order of those.
+/// Whether a term is the name itself: `named` is in the order of those.
 pub(super) fn is_name(term: &str) -> bool {
     term.starts_with('\u{2}')
 }

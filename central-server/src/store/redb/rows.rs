@@ -1,20 +1,16 @@
-//! How the rows of records are spelled: of `names`, of `numbers` and of `prints`.
+//! How what is in rows is spelled: numbers, texts, what is known of a resource; and rows of `prints`.
 
-use vecino_rest::{Digest, Name};
+use vecino_rest::Digest;
 
 use super::schema::damaged;
 use crate::store::Live;
-use crate::store::{
-    Fingerprints, PeerNo, Resource, ResourceNo, StoreError, fingerprint::Bucket, holders::gather,
-};
+use crate::store::{Fingerprints, PeerNo, StoreError, fingerprint::Bucket, holders::gather};
 
-/// Holders that a row of `names` has room for. With more, all of them are in `crowds`.
+/// Holders that are told with a resource. With more, all of them are in `crowds`.
 pub(super) const FEW: usize = 8;
-/// A crowd that shrank to so many goes back into the row: not at once, lest a peer that comes and
+/// A crowd that shrank to so many goes back to its resource: not at once, lest a peer that comes and
 /// goes moves all others to and fro.
 pub(super) const FEW_AGAIN: usize = 4;
-/// Names in one row of `numbers`.
-pub(super) const BLOCK: u64 = 16;
 /// Buckets in one row of `prints`.
 pub(super) const GROUP: usize = 32;
 
@@ -40,12 +36,12 @@ pub(super) fn read_varint(row: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn read_length(row: &mut &[u8]) -> Option<usize> {
+pub(super) fn read_length(row: &mut &[u8]) -> Option<usize> {
     usize::try_from(read_varint(row)?).ok()
 }
 
-/// A time; zigzag: small magnitudes of either sign are short.
-pub(super) fn read_modified(row: &mut &[u8]) -> Option<i64> {
+/// Zigzag: small magnitudes of either sign are short.
+pub(super) fn read_signed(row: &mut &[u8]) -> Option<i64> {
     let zigzag = read_varint(row)?;
     Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
 }
@@ -130,160 +126,92 @@ impl Few {
     }
 }
 
-/// A row of `names`.
+/// What is known of a resource beside its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NameRow {
+pub(super) struct Facts {
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) modified_ms: i64,
     pub(super) holders: Holders,
 }
 
-impl NameRow {
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(64);
+impl Facts {
+    /// What the first ones of a row are told by.
+    pub(super) fn none() -> Self {
+        Self {
+            digest: Digest::from_bytes([0; 32]),
+            size: 0,
+            modified_ms: 0,
+            holders: Holders::Crowd,
+        }
+    }
+
+    /// Writes them behind those of `last`. Files of a peer are often of about the same time.
+    pub(super) fn write(&self, last: &Self, row: &mut Vec<u8>) {
         row.extend_from_slice(self.digest.as_bytes());
-        write_varint(&mut row, self.size);
-        let modified = self.modified_ms;
-        write_varint(
-            &mut row,
-            ((modified << 1) ^ (modified >> 63)).cast_unsigned(),
-        );
-        if let Holders::Few(few) = &self.holders {
-            let mut last = 0;
-            for peer in few.numbers() {
-                write_varint(&mut row, u64::from(peer - last));
-                last = *peer;
+        write_varint(row, self.size);
+        let step = self.modified_ms.wrapping_sub(last.modified_ms);
+        write_varint(row, ((step << 1) ^ (step >> 63)).cast_unsigned());
+        match &self.holders {
+            Holders::Crowd => row.push(0),
+            Holders::Few(few) => {
+                write_varint(row, few.count as u64);
+                let mut last = 0;
+                for peer in few.numbers() {
+                    write_varint(row, u64::from(peer - last));
+                    last = *peer;
+                }
             }
         }
-        row
     }
 
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, StoreError> {
-        let read = || {
-            let (digest, mut rest) = bytes.split_first_chunk::<32>()?;
-            let size = read_varint(&mut rest)?;
-            let modified_ms = read_modified(&mut rest)?;
-            let holders = if rest.is_empty() {
-                Holders::Crowd
-            } else {
-                let mut few = Few::default();
-                let mut last = 0;
-                while !rest.is_empty() {
-                    let step = u32::try_from(read_varint(&mut rest)?).ok()?;
-                    last = step.checked_add(last)?;
-                    *few.peers.get_mut(few.count)? = last;
-                    few.count += 1;
-                }
-                Holders::Few(few)
-            };
-            Some(Self {
-                digest: Digest::from_bytes(*digest),
-                size,
-                modified_ms,
-                holders,
-            })
-        };
-        read().ok_or_else(|| damaged("a resource"))
-    }
-
-    pub(super) fn resource(&self, name: Name) -> Resource {
-        Resource {
-            name,
-            digest: self.digest,
-            size: self.size,
-            modified_ms: self.modified_ms,
-        }
-    }
-}
-
-/// The names of [`BLOCK`] resources, by the place in their row and in its order. Each is told by what
-/// it has in common with the one before.
-#[derive(Debug, Default)]
-pub(super) struct Block(Vec<(u8, String)>);
-
-/// The row of `numbers` of a resource, and its place there.
-pub(super) fn place(no: ResourceNo) -> (u64, u8) {
-    let place = u8::try_from(no.0 % BLOCK).expect("less than 16");
-    (no.0 / BLOCK, place)
-}
-
-impl Block {
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(self.0.len() * 32);
-        let mut last: &[u8] = &[];
-        for (place, name) in &self.0 {
-            let name = name.as_bytes();
-            let common = last.iter().zip(name).take_while(|(a, b)| a == b).count();
-            row.push(*place);
-            write_varint(&mut row, common as u64);
-            write_varint(&mut row, (name.len() - common) as u64);
-            row.extend_from_slice(&name[common..]);
-            last = name;
-        }
-        row
-    }
-
-    pub(super) fn read(mut row: &[u8]) -> Result<Self, StoreError> {
-        let mut names = Vec::new();
-        let mut buffer = Vec::new();
-        while let Some(place) = next_name(&mut row, &mut buffer)? {
-            let name = String::from_utf8(buffer.clone()).map_err(|_| damaged("a name"))?;
-            names.push((place, name));
-        }
-        Ok(Self(names))
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn get(&self, place: u8) -> Option<&str> {
-        let found = self.0.binary_search_by_key(&place, |(place, _)| *place);
-        Some(&self.0[found.ok()?].1)
-    }
-
-    pub(super) fn insert(&mut self, place: u8, name: &str) {
-        match self.0.binary_search_by_key(&place, |(place, _)| *place) {
-            Ok(known) => name.clone_into(&mut self.0[known].1),
-            Err(index) => self.0.insert(index, (place, name.to_owned())),
-        }
-    }
-
-    pub(super) fn remove(&mut self, place: u8) {
-        self.0.retain(|(known, _)| *known != place);
-    }
-}
-
-/// Reads the next name of a row of `numbers` over the one before; its place.
-fn next_name(row: &mut &[u8], name: &mut Vec<u8>) -> Result<Option<u8>, StoreError> {
-    let Some((place, rest)) = row.split_first() else {
-        return Ok(None);
-    };
-    *row = rest;
-    let mut read = || {
-        let (common, more) = (read_length(row)?, read_length(row)?);
-        let (more, rest) = row.split_at_checked(more)?;
+    /// Becomes those that follow them in a row.
+    pub(super) fn read_next(&mut self, row: &mut &[u8]) -> Option<()> {
+        let (digest, rest) = row.split_first_chunk::<32>()?;
         *row = rest;
-        (common <= name.len()).then(|| {
-            name.truncate(common);
-            name.extend_from_slice(more);
-        })
-    };
-    read().ok_or_else(|| damaged("a name"))?;
-    Ok(Some(*place))
+        self.digest = Digest::from_bytes(*digest);
+        self.size = read_varint(row)?;
+        self.modified_ms = self.modified_ms.wrapping_add(read_signed(row)?);
+        let count = read_length(row)?;
+        if count == 0 {
+            self.holders = Holders::Crowd;
+            return Some(());
+        }
+        let mut few = Few::default();
+        let mut last = 0;
+        for place in few.peers.get_mut(..count)? {
+            let step = u32::try_from(read_varint(row)?).ok()?;
+            last = step.checked_add(last)?;
+            *place = last;
+        }
+        few.count = count;
+        self.holders = Holders::Few(few);
+        Some(())
+    }
 }
 
-/// The name at one place of a row of `numbers`.
-pub(super) fn name_at(mut row: &[u8], place: u8) -> Result<Option<String>, StoreError> {
-    let mut name = Vec::new();
-    while let Some(at) = next_name(&mut row, &mut name)? {
-        if at == place {
-            let name = String::from_utf8(name).map_err(|_| damaged("a name"))?;
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
+/// How many bytes two texts have in common at their beginning.
+pub(super) fn common(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Writes `text` by what it has in common with `last`.
+pub(super) fn write_common(row: &mut Vec<u8>, last: &[u8], text: &[u8]) {
+    let common = common(last, text);
+    write_varint(row, common as u64);
+    write_varint(row, (text.len() - common) as u64);
+    row.extend_from_slice(&text[common..]);
+}
+
+/// Reads a text over the one before.
+pub(super) fn read_common(row: &mut &[u8], text: &mut Vec<u8>) -> Option<()> {
+    let (common, more) = (read_length(row)?, read_length(row)?);
+    let (more, rest) = row.split_at_checked(more)?;
+    *row = rest;
+    (common <= text.len()).then(|| {
+        text.truncate(common);
+        text.extend_from_slice(more);
+    })
 }
 
 /// The buckets of one group that are not empty.

@@ -7,19 +7,20 @@
 //! | `peers` | peer | state, token, id, URL, site, session |
 //! | `peer_ids` | peer id | peer |
 //! | `accounts` | user | stamp, made at, hash of the password |
-//! | `names` | name, 0, resource | digest, size, modified, its holders while they are few |
+//! | `known` | resource | from there on: resource, name, digest, size, modified, its holders while they are few |
+//! | `named` | name, 0, resource | from there on: name, resource |
+//! | `termed` | term, 0, resource | from there on: term, resource |
+//! | `identities` | first 6 bytes of the digest, keyed hash of name and digest (3), resource | |
 //! | `crowds` | resource, peer | |
-//! | `digests` | first 8 bytes of the digest, keyed hash of name and digest (4), resource | |
-//! | `numbers` | resource / 16 | the names of those 16 resources |
 //! | `held` | peer, resource and bucket | further resources and buckets |
-//! | `words` | term, 0, resource | further resources |
 //! | `prints` | peer, bucket / 32 | sum and count of each bucket that is not empty |
 //!
 //! Numbers in keys are big-endian, so that ranges are in their order: a peer takes 4 bytes, a
-//! resource 6 (2^48 are never used up). `held` and `words` are ordered lists that are cut into rows
-//! ([`lists`](super::lists)). The terms that are names have no rows of their own: `names` is in
-//! their order. Hashes are keyed with a secret of the file, so that nobody can choose names or
-//! digests that collide; the row of `names` decides what a hash may mean.
+//! resource 6 (2^48 are never used up). `known`, `named` and `termed` are in rows of many entries
+//! ([`cut`](super::cut)), `held` is of lists that are cut into rows ([`lists`](super::lists)). The terms
+//! that are names are not in `termed`: `named` is in their order. Hashes are keyed with a secret of the
+//! file, so that nobody can choose names or digests that collide; what is known of the resource decides
+//! what a hash may mean.
 
 use redb::TableDefinition;
 use vecino_rest::{Digest, Name, PeerId, UserName};
@@ -27,19 +28,20 @@ use vecino_rest::{Digest, Name, PeerId, UserName};
 use crate::store::{Account, PeerNo, PeerRow, PeerState, ResourceNo, Session, StoreError};
 
 /// Version of everything in these modules.
-pub(super) const FORMAT: u32 = 4;
+pub(super) const FORMAT: u32 = 5;
 /// What `meta` has under `application` in a file of ours.
 pub(super) const APPLICATION: &[u8] = b"vecino locator";
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 pub(super) const PEERS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("peers");
 pub(super) const PEER_IDS: TableDefinition<'_, &[u8; 16], u32> = TableDefinition::new("peer_ids");
-pub(super) const NAMES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("names");
+pub(super) const KNOWN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("known");
+pub(super) const NAMED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("named");
+pub(super) const TERMED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("termed");
+pub(super) const IDENTITIES: TableDefinition<'_, &[u8; 15], ()> =
+    TableDefinition::new("identities");
 pub(super) const CROWDS: TableDefinition<'_, &[u8; 10], ()> = TableDefinition::new("crowds");
-pub(super) const DIGESTS: TableDefinition<'_, &[u8; 18], ()> = TableDefinition::new("digests");
-pub(super) const NUMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("numbers");
 pub(super) const HELD: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("held");
-pub(super) const WORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("words");
 pub(super) const PRINTS: TableDefinition<'_, &[u8; 5], &[u8]> = TableDefinition::new("prints");
 pub(super) const ACCOUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("accounts");
 
@@ -54,14 +56,14 @@ pub(super) mod meta {
 }
 
 /// Bytes of a resource's number in a key.
-const NO: usize = 6;
+pub(super) const NO: usize = 6;
 
 /// The row of a table does not have its form: the file is damaged.
 pub(super) fn damaged(what: &str) -> StoreError {
     StoreError::Engine(format!("the store file is damaged: {what}"))
 }
 
-fn concat<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+pub(super) fn concat<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut key = [0; N];
     let mut end = 0;
     for part in parts {
@@ -72,7 +74,7 @@ fn concat<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     key
 }
 
-fn no(resource: ResourceNo) -> [u8; NO] {
+pub(super) fn no(resource: ResourceNo) -> [u8; NO] {
     let [_, _, bytes @ ..] = resource.0.to_be_bytes();
     bytes
 }
@@ -90,11 +92,19 @@ pub(super) struct Keys {
     pub(super) secret: [u8; 32],
 }
 
-/// What the keys of `digests` begin with under one name and digest.
-pub(super) type Identity = [u8; 12];
+/// Bytes of a digest in a key.
+pub(super) const DIGEST: usize = 6;
+/// Bytes of a keyed hash in a key.
+pub(super) const TAG: usize = 3;
+
+/// What the keys of `identities` begin with under one name and digest.
+pub(super) type Identity = [u8; DIGEST + TAG];
+
+/// A key of `identities`.
+pub(super) type IdentityKey = [u8; DIGEST + TAG + NO];
 
 /// A range of keys, both ends included.
-pub(super) type Range<const N: usize> = ([u8; N], [u8; N]);
+pub(super) type Range<K> = (K, K);
 
 impl Keys {
     pub(super) fn identity(&self, name: &Name, digest: &Digest) -> Identity {
@@ -103,39 +113,34 @@ impl Keys {
             .update(digest.as_bytes())
             .update(name.as_str().as_bytes());
         let tag = hasher.finalize();
-        concat(&[&digest.as_bytes()[..8], &tag.as_bytes()[..4]])
+        concat(&[&digest.as_bytes()[..DIGEST], &tag.as_bytes()[..TAG]])
     }
 }
 
-pub(super) fn digest(identity: &Identity, resource: ResourceNo) -> [u8; 18] {
+pub(super) fn identity(identity: &Identity, resource: ResourceNo) -> IdentityKey {
     concat(&[identity, &no(resource)])
 }
 
-pub(super) fn of_identity(identity: &Identity) -> Range<18> {
+pub(super) fn of_identity(its: &Identity) -> Range<IdentityKey> {
+    (identity(its, ResourceNo(0)), identity(its, ResourceNo::MAX))
+}
+
+pub(super) fn of_digest(digest: &Digest) -> Range<IdentityKey> {
+    let first = &digest.as_bytes()[..DIGEST];
     (
-        digest(identity, ResourceNo(0)),
-        digest(identity, ResourceNo::MAX),
+        concat(&[first, &[0; TAG + NO]]),
+        concat(&[first, &[0xff; TAG + NO]]),
     )
 }
 
-pub(super) fn of_digest(digest: &Digest) -> Range<18> {
-    let first = &digest.as_bytes()[..8];
-    (concat(&[first, &[0; 10]]), concat(&[first, &[0xff; 10]]))
+/// A text with a resource, in the order of the texts, which have no zero.
+pub(super) fn text(text: &[u8], resource: ResourceNo) -> Vec<u8> {
+    [text, &[0], &no(resource)].concat()
 }
 
-pub(super) fn name(name: &str, resource: ResourceNo) -> Vec<u8> {
-    [name.as_bytes(), &[0], &no(resource)].concat()
-}
-
-/// The name and the resource of a key of `names`.
-pub(super) fn read_name(key: &[u8]) -> Option<(&str, ResourceNo)> {
-    let name = key.get(..key.len().checked_sub(1 + NO)?)?;
-    Some((std::str::from_utf8(name).ok()?, resource_at_end(key)?))
-}
-
-/// What the keys of `words` begin with under one term, up to the number.
-pub(super) fn word(term: &str) -> Vec<u8> {
-    [term.as_bytes(), &[0]].concat()
+pub(super) fn read_text(key: &[u8]) -> Option<(&[u8], ResourceNo)> {
+    let text = key.get(..key.len().checked_sub(1 + NO)?)?;
+    Some((text, resource_at_end(key)?))
 }
 
 pub(super) fn crowd(resource: ResourceNo, peer: PeerNo) -> [u8; 10] {

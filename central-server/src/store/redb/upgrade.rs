@@ -1,6 +1,9 @@
 //! Files of earlier formats are brought up to date when they are opened, in one transaction: whole
-//! or not at all. The tables of before are read in the order in which those of now are written, so
-//! that it needs little memory however many records there are.
+//! or not at all, so that one which is interrupted begins anew. The tables of before are read in the
+//! order in which those of now are written, so that it needs little memory however many records there
+//! are. Here it is for formats 1 to 3, in [`of_names`] for format 4.
+
+mod of_names;
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -8,21 +11,26 @@ use redb::{Database, ReadableTable as _, Table, TableDefinition, WriteTransactio
 use vecino_rest::{Digest, Name, terms::name_term};
 
 use super::{
+    cut::{self, Entry},
     lists::{self, Edit},
     read::engine,
-    rows::{self, Block, FEW, Few, GROUP, Holders, NameRow},
+    resources::Known,
+    rows::{self, FEW, Facts, Few, GROUP, Holders},
     schema::{self, FORMAT, Keys, META, meta},
+    texts::Text,
 };
 use crate::store::{Fingerprints, PeerNo, Resource, ResourceNo, StoreError, fingerprint::Bucket};
 
-/// The format that had a row for each fact of a record.
+/// The format that had a row for each name, with all that was known of the resource.
+pub(super) const FORMAT_OF_NAMES: u32 = 4;
+/// The one before, that had a row for each fact of a record.
 pub(super) const FORMAT_OF_FACTS: u32 = 3;
 /// The one before, without accounts and sessions.
 pub(super) const FORMAT_WITHOUT_ACCOUNTS: u32 = 2;
 /// The one before that, in which names were no terms either.
 pub(super) const FORMAT_WITHOUT_NAMES: u32 = 1;
 
-/// Numbers that are written to a list at once.
+/// What is written to a table or a list at once.
 const AT_ONCE: usize = 4_096;
 
 /// resource → digest, size, modified, name
@@ -40,24 +48,37 @@ const TERMS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("terms");
 /// peer, bucket → sum and count of the bucket's records
 const SUMS: TableDefinition<'_, &[u8; 5], &[u8; 20]> = TableDefinition::new("buckets");
 
-/// Between these are the terms that are names.
-const NAMES: (&[u8], &[u8]) = (b"\x02", b"\x03");
+/// What terms begin with that are names.
+const NAME: &[u8] = b"\x02";
 
 type Result<T> = std::result::Result<T, StoreError>;
 
 /// Brings a file of an earlier format up to date.
 pub(super) fn upgrade(database: &Database, keys: Keys, format: u32) -> Result<()> {
     let writing = database.begin_write().map_err(engine)?;
-    if format == FORMAT_WITHOUT_NAMES {
-        index_names(&writing)?;
+    if format == FORMAT_OF_NAMES {
+        of_names::upgrade(&writing)?;
+    } else {
+        if format == FORMAT_WITHOUT_NAMES {
+            index_names(&writing)?;
+        }
+        of_facts(&writing, keys)?;
     }
-    let old = Old::open(&writing)?;
-    old.to_names(&writing)?;
-    old.to_digests(&writing, keys)?;
-    old.to_numbers(&writing)?;
-    old.to_held(&writing)?;
-    old.to_words(&writing)?;
-    old.to_prints(&writing)?;
+    {
+        let mut meta = writing.open_table(META).map_err(engine)?;
+        meta.insert(meta::FORMAT, &FORMAT.to_le_bytes()[..])
+            .map_err(engine)?;
+    }
+    writing.commit().map_err(engine)
+}
+
+fn of_facts(writing: &WriteTransaction, keys: Keys) -> Result<()> {
+    let old = Old::open(writing)?;
+    old.to_known(writing)?;
+    old.to_texts(writing)?;
+    old.to_identities(writing, keys)?;
+    old.to_held(writing)?;
+    old.to_prints(writing)?;
     drop(old);
     writing.delete_table(RESOURCES).map_err(engine)?;
     writing.delete_table(BY_NAME).map_err(engine)?;
@@ -67,12 +88,34 @@ pub(super) fn upgrade(database: &Database, keys: Keys, format: u32) -> Result<()
     writing.delete_table(TERMS).map_err(engine)?;
     writing.delete_table(SUMS).map_err(engine)?;
     writing.open_table(schema::ACCOUNTS).map_err(engine)?;
-    {
-        let mut meta = writing.open_table(META).map_err(engine)?;
-        meta.insert(meta::FORMAT, &FORMAT.to_le_bytes()[..])
-            .map_err(engine)?;
+    Ok(())
+}
+
+/// A table to which entries come in their order.
+struct Filled<'t, E> {
+    rows: Table<'t, &'static [u8], &'static [u8]>,
+    waiting: Vec<cut::Edit<E>>,
+}
+
+impl<'t, E: Entry> Filled<'t, E> {
+    fn new(rows: Table<'t, &'static [u8], &'static [u8]>) -> Self {
+        let waiting = Vec::with_capacity(AT_ONCE);
+        Self { rows, waiting }
     }
-    writing.commit().map_err(engine)
+
+    fn push(&mut self, entry: E) -> Result<()> {
+        self.waiting.push((entry, true));
+        if self.waiting.len() == AT_ONCE {
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<()> {
+        cut::edit(&mut self.rows, &self.waiting)?;
+        self.waiting.clear();
+        Ok(())
+    }
 }
 
 /// Makes terms of all names, for searches by their beginning.
@@ -83,7 +126,7 @@ fn index_names(writing: &WriteTransaction) -> Result<()> {
         let (no, row) = row.map_err(engine)?;
         let resource = read_resource(row.value())?;
         let term = name_term(resource.name.as_str());
-        let key = schema::name(&term, ResourceNo(no.value()));
+        let key = schema::text(term.as_bytes(), ResourceNo(no.value()));
         terms.insert(&key[..], ()).map_err(engine)?;
     }
     Ok(())
@@ -93,7 +136,7 @@ fn read_resource(row: &[u8]) -> Result<Resource> {
     let read = || {
         let (digest, mut rest) = row.split_first_chunk::<32>()?;
         let size = rows::read_varint(&mut rest)?;
-        let modified_ms = rows::read_modified(&mut rest)?;
+        let modified_ms = rows::read_signed(&mut rest)?;
         let name = Name::parse(std::str::from_utf8(rest).ok()?).ok()?;
         Some(Resource {
             name,
@@ -140,14 +183,13 @@ impl<'t> Old<'t> {
         read_resource(row.value())
     }
 
-    /// The terms that are names come in the order of the rows of `names`.
-    fn to_names(&self, writing: &WriteTransaction) -> Result<()> {
-        let mut names = writing.open_table(schema::NAMES).map_err(engine)?;
+    fn to_known(&self, writing: &WriteTransaction) -> Result<()> {
+        let mut filled = Filled::new(writing.open_table(schema::KNOWN).map_err(engine)?);
         let mut crowds = writing.open_table(schema::CROWDS).map_err(engine)?;
-        let range = self.terms.range::<&[u8]>(NAMES.0..NAMES.1);
-        for row in range.map_err(engine)? {
-            let no = resource_at_end(row.map_err(engine)?.0.value())?;
-            let resource = self.resource(no)?;
+        for row in self.resources.iter().map_err(engine)? {
+            let (no, row) = row.map_err(engine)?;
+            let no = ResourceNo(no.value());
+            let resource = read_resource(row.value())?;
             let (first, last) = (
                 schema::crowd(no, PeerNo(0)),
                 schema::crowd(no, PeerNo(u32::MAX)),
@@ -170,53 +212,50 @@ impl<'t> Old<'t> {
                 }
                 Holders::Few(few)
             };
-            let row = NameRow {
-                digest: resource.digest,
-                size: resource.size,
-                modified_ms: resource.modified_ms,
-                holders,
-            };
-            let key = schema::name(resource.name.as_str(), no);
-            names
-                .insert(&key[..], &row.to_bytes()[..])
-                .map_err(engine)?;
+            filled.push(Known {
+                no,
+                name: resource.name.as_str().as_bytes().to_vec(),
+                facts: Facts {
+                    digest: resource.digest,
+                    size: resource.size,
+                    modified_ms: resource.modified_ms,
+                    holders,
+                },
+            })?;
         }
-        Ok(())
+        filled.write()
     }
 
-    fn to_digests(&self, writing: &WriteTransaction, keys: Keys) -> Result<()> {
-        let mut digests = writing.open_table(schema::DIGESTS).map_err(engine)?;
+    /// Names and other terms were in one table, the names in the middle.
+    fn to_texts(&self, writing: &WriteTransaction) -> Result<()> {
+        let mut named = Filled::new(writing.open_table(schema::NAMED).map_err(engine)?);
+        let mut termed = Filled::new(writing.open_table(schema::TERMED).map_err(engine)?);
+        for row in self.terms.iter().map_err(engine)? {
+            let key = row.map_err(engine)?.0;
+            let (text, no) = schema::read_text(key.value())
+                .ok_or_else(|| schema::damaged("an index of terms"))?;
+            let (filled, text) = match text.strip_prefix(NAME) {
+                Some(name) => (&mut named, name),
+                None => (&mut termed, text),
+            };
+            let text = text.to_vec();
+            filled.push(Text { text, no })?;
+        }
+        named.write()?;
+        termed.write()
+    }
+
+    fn to_identities(&self, writing: &WriteTransaction, keys: Keys) -> Result<()> {
+        let mut identities = writing.open_table(schema::IDENTITIES).map_err(engine)?;
         for row in self.by_digest.iter().map_err(engine)? {
             let no = resource_at_end(row.map_err(engine)?.0.value())?;
             let resource = self.resource(no)?;
             let identity = keys.identity(&resource.name, &resource.digest);
-            digests
-                .insert(&schema::digest(&identity, no), ())
+            identities
+                .insert(&schema::identity(&identity, no), ())
                 .map_err(engine)?;
         }
         Ok(())
-    }
-
-    fn to_numbers(&self, writing: &WriteTransaction) -> Result<()> {
-        let mut numbers = writing.open_table(schema::NUMBERS).map_err(engine)?;
-        let mut write = |number: u64, block: Block| {
-            if !block.is_empty() {
-                let row = block.to_bytes();
-                numbers.insert(number, &row[..]).map_err(engine)?;
-            }
-            Ok::<_, StoreError>(())
-        };
-        let (mut number, mut block) = (0, Block::default());
-        for row in self.resources.iter().map_err(engine)? {
-            let (no, row) = row.map_err(engine)?;
-            let (its, place) = rows::place(ResourceNo(no.value()));
-            if its != number {
-                write(number, std::mem::take(&mut block))?;
-                number = its;
-            }
-            block.insert(place, read_resource(row.value())?.name.as_str());
-        }
-        write(number, block)
     }
 
     /// What a peer holds was in the order of the buckets, and is in that of the resources.
@@ -262,27 +301,6 @@ impl<'t> Old<'t> {
             lists::edit(&mut held, &prefix, &edits)?;
         }
         Ok(())
-    }
-
-    fn to_words(&self, writing: &WriteTransaction) -> Result<()> {
-        let mut words = writing.open_table(schema::WORDS).map_err(engine)?;
-        let mut edits: Vec<Edit> = Vec::new();
-        let mut term = Vec::new();
-        let before = self.terms.range::<&[u8]>(..NAMES.0).map_err(engine)?;
-        let after = self.terms.range::<&[u8]>(NAMES.1..).map_err(engine)?;
-        for row in before.chain(after) {
-            let key = row.map_err(engine)?.0;
-            let no = resource_at_end(key.value())?;
-            // With the zero at the end.
-            let its = &key.value()[..key.value().len() - 6];
-            if its != term || edits.len() == AT_ONCE {
-                lists::edit(&mut words, &term, &edits)?;
-                edits.clear();
-                its.clone_into(&mut term);
-            }
-            edits.push((no.0, true));
-        }
-        lists::edit(&mut words, &term, &edits)
     }
 
     fn to_prints(&self, writing: &WriteTransaction) -> Result<()> {

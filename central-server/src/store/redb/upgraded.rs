@@ -1,5 +1,5 @@
-//! Files of earlier formats: the rows of a file that a locator of format 3 wrote, and what came
-//! before it.
+//! Files of earlier formats: the rows of files that locators of formats 3 and 4 wrote, and what came
+//! before.
 
 use std::path::Path;
 
@@ -21,6 +21,8 @@ use crate::store::{
 /// four of them `docs/shared by few.txt`; each has six songs but the second one, which withdrew
 /// one; the fifth has another variant, another size and a copy besides; the fourth one lapsed.
 const FORMAT_3: &str = include_str!("fixtures/format-3.txt");
+/// The same peers, files and accounts.
+const FORMAT_4: &str = include_str!("fixtures/format-4.txt");
 
 fn bytes(hex: &str) -> Vec<u8> {
     let pairs = hex.as_bytes().chunks(2);
@@ -30,10 +32,10 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 /// The rows of a table, read by their types.
 macro_rules! load {
-    ($writing:expr, $table:literal, $key:ty, $value:ty, $as_key:expr, $as_value:expr) => {
+    ($lines:ident, $writing:expr, $table:literal, $key:ty, $value:ty, $as_key:expr, $as_value:expr) => {
         let table = TableDefinition::<$key, $value>::new($table);
         let mut table = $writing.open_table(table).expect("opens");
-        for line in FORMAT_3.lines() {
+        for line in $lines.lines() {
             let mut parts = line.split(' ');
             if parts.next() == Some($table) {
                 let mut next = || bytes(parts.next().expect("three parts"));
@@ -69,25 +71,51 @@ fn as_is(bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Makes a file of format 3, and has it changed.
-fn make(path: &Path, change: impl FnOnce(&WriteTransaction)) {
+/// Makes a file, and has it changed.
+fn make(path: &Path, fill: impl FnOnce(&WriteTransaction), change: impl FnOnce(&WriteTransaction)) {
     let database = Database::create(path).expect("creates");
     let writing = database.begin_write().expect("begins");
-    {
-        load!(writing, "meta", &str, &[u8], text, as_is);
-        load!(writing, "peers", u32, &[u8], u32_of, as_is);
-        load!(writing, "peer_ids", &[u8; 16], u32, array, u32_of);
-        load!(writing, "accounts", &str, &[u8], text, as_is);
-        load!(writing, "buckets", &[u8; 5], &[u8; 20], array, array);
-        load!(writing, "resources", u64, &[u8], u64_of, as_is);
-        load!(writing, "by_name", &[u8; 18], (), array, nothing);
-        load!(writing, "by_digest", &[u8; 14], (), array, nothing);
-        load!(writing, "holders", &[u8; 10], (), array, nothing);
-        load!(writing, "by_peer", &[u8; 11], (), array, nothing);
-        load!(writing, "terms", &[u8], (), as_is, nothing);
-    }
+    fill(&writing);
     change(&writing);
     writing.commit().expect("commits");
+}
+
+fn format_4(writing: &WriteTransaction) {
+    load!(FORMAT_4, writing, "meta", &str, &[u8], text, as_is);
+    load!(FORMAT_4, writing, "peers", u32, &[u8], u32_of, as_is);
+    load!(FORMAT_4, writing, "peer_ids", &[u8; 16], u32, array, u32_of);
+    load!(FORMAT_4, writing, "accounts", &str, &[u8], text, as_is);
+    load!(FORMAT_4, writing, "names", &[u8], &[u8], as_is, as_is);
+    load!(FORMAT_4, writing, "crowds", &[u8; 10], (), array, nothing);
+    load!(FORMAT_4, writing, "digests", &[u8; 18], (), array, nothing);
+    load!(FORMAT_4, writing, "numbers", u64, &[u8], u64_of, as_is);
+    load!(FORMAT_4, writing, "held", &[u8], &[u8], as_is, as_is);
+    load!(FORMAT_4, writing, "words", &[u8], &[u8], as_is, as_is);
+    load!(FORMAT_4, writing, "prints", &[u8; 5], &[u8], array, as_is);
+}
+
+fn format_3(writing: &WriteTransaction) {
+    load!(FORMAT_3, writing, "meta", &str, &[u8], text, as_is);
+    load!(FORMAT_3, writing, "peers", u32, &[u8], u32_of, as_is);
+    load!(FORMAT_3, writing, "peer_ids", &[u8; 16], u32, array, u32_of);
+    load!(FORMAT_3, writing, "accounts", &str, &[u8], text, as_is);
+    load!(
+        FORMAT_3, writing, "buckets", &[u8; 5], &[u8; 20], array, array
+    );
+    load!(FORMAT_3, writing, "resources", u64, &[u8], u64_of, as_is);
+    load!(FORMAT_3, writing, "by_name", &[u8; 18], (), array, nothing);
+    load!(
+        FORMAT_3,
+        writing,
+        "by_digest",
+        &[u8; 14],
+        (),
+        array,
+        nothing
+    );
+    load!(FORMAT_3, writing, "holders", &[u8; 10], (), array, nothing);
+    load!(FORMAT_3, writing, "by_peer", &[u8; 11], (), array, nothing);
+    load!(FORMAT_3, writing, "terms", &[u8], (), as_is, nothing);
 }
 
 fn set_format(writing: &WriteTransaction, format: u32) {
@@ -158,10 +186,14 @@ async fn check(store: &dyn Store, has_accounts: bool) {
     assert_eq!(again.fingerprints.records(), 10);
 }
 
-async fn is_brought_up_to_date(change: impl FnOnce(&WriteTransaction), has_accounts: bool) {
+async fn is_brought_up_to_date(
+    fill: impl FnOnce(&WriteTransaction),
+    change: impl FnOnce(&WriteTransaction),
+    has_accounts: bool,
+) {
     let directory = directory();
     let path = directory.path().join("locator.redb");
-    make(&path, change);
+    make(&path, fill, change);
     for _ in 0..2 {
         let store = open(&directory).expect("opens");
         check(&store, has_accounts).await;
@@ -177,24 +209,30 @@ async fn is_brought_up_to_date(change: impl FnOnce(&WriteTransaction), has_accou
     store.close().await;
     drop(store);
     agree(&path);
-    let database = Database::open(&path).expect("opens");
-    let reading = database.begin_read().expect("begins");
-    let mut tables: Vec<_> = reading
-        .list_tables()
-        .expect("lists")
-        .map(|table| table.name().to_owned())
-        .collect();
-    tables.sort();
     let expected = [
-        "accounts", "crowds", "digests", "held", "meta", "names", "numbers", "peer_ids", "peers",
-        "prints", "words",
+        "accounts",
+        "crowds",
+        "held",
+        "identities",
+        "known",
+        "meta",
+        "named",
+        "peer_ids",
+        "peers",
+        "prints",
+        "termed",
     ];
-    assert_eq!(tables, expected, "nothing of before is left");
+    assert_eq!(tables(&path), expected, "nothing of before is left");
+}
+
+#[tokio::test]
+async fn a_store_of_format_4_is_brought_up_to_date() {
+    is_brought_up_to_date(format_4, |_| (), true).await;
 }
 
 #[tokio::test]
 async fn a_store_of_format_3_is_brought_up_to_date() {
-    is_brought_up_to_date(|_| (), true).await;
+    is_brought_up_to_date(format_3, |_| (), true).await;
 }
 
 #[tokio::test]
@@ -203,7 +241,7 @@ async fn a_store_from_before_accounts_is_brought_up_to_date() {
         writing.delete_table(schema::ACCOUNTS).expect("deletes");
         set_format(writing, FORMAT_WITHOUT_ACCOUNTS);
     };
-    is_brought_up_to_date(without_accounts, false).await;
+    is_brought_up_to_date(format_3, without_accounts, false).await;
 }
 
 #[tokio::test]
@@ -217,30 +255,48 @@ async fn a_store_from_before_names_were_indexed_is_brought_up_to_date() {
             .expect("removes");
         set_format(writing, FORMAT_WITHOUT_NAMES);
     };
-    is_brought_up_to_date(without_names, false).await;
+    is_brought_up_to_date(format_3, without_names, false).await;
 }
 
 #[test]
 fn a_store_that_cannot_be_brought_up_to_date_is_left_as_it_was() {
-    let directory = directory();
-    let path = directory.path().join("locator.redb");
-    let damage = |writing: &WriteTransaction| {
+    let in_3 = |writing: &WriteTransaction| {
         let resources = TableDefinition::<u64, &[u8]>::new("resources");
         let mut resources = writing.open_table(resources).expect("opens");
         resources.insert(20, &b"no resource"[..]).expect("inserts");
     };
-    make(&path, damage);
+    is_left_as_it_was(format_3, in_3);
+    // Behind all others: much has been written by then.
+    let in_4 = |writing: &WriteTransaction| {
+        let words = TableDefinition::<&[u8], &[u8]>::new("words");
+        let mut words = writing.open_table(words).expect("opens");
+        let key: &[u8] = &[0xff; 4];
+        words.insert(key, &b"no term"[..]).expect("inserts");
+    };
+    is_left_as_it_was(format_4, in_4);
+}
+
+fn is_left_as_it_was(fill: impl FnOnce(&WriteTransaction), damage: impl FnOnce(&WriteTransaction)) {
+    let directory = directory();
+    let path = directory.path().join("locator.redb");
+    make(&path, fill, damage);
+    let before = tables(&path);
     for _ in 0..2 {
         let reason = open(&directory).err().expect("is refused");
         assert!(
-            reason.contains("format 4") && reason.contains("damaged"),
+            reason.contains("format 5") && reason.contains("damaged"),
             "{reason}"
         );
     }
-    let database = Database::open(&path).expect("opens");
+    assert_eq!(tables(&path), before);
+}
+
+/// The names of the tables of a file.
+fn tables(path: &Path) -> Vec<String> {
+    let database = Database::open(path).expect("opens");
     let reading = database.begin_read().expect("begins");
     let tables = reading.list_tables().expect("lists");
-    let tables: Vec<_> = tables.map(|table| table.name().to_owned()).collect();
-    assert!(tables.contains(&"by_name".to_owned()), "{tables:?}");
-    assert!(!tables.contains(&"names".to_owned()), "{tables:?}");
+    let mut tables: Vec<_> = tables.map(|table| table.name().to_owned()).collect();
+    tables.sort();
+    tables
 }

@@ -1,17 +1,12 @@
 //! Walks over the terms in a committed snapshot.
 //!
-//! The index of terms is in two tables: that of names is in the order of the terms which are names
-//! (U+0002 and the name), and lies between the type terms (U+0001) and the words of the other one.
-
-use std::ops::Bound;
-
-use vecino_rest::Name;
+//! The index of terms is in two tables: `named` is in the order of the terms which are names (U+0002
+//! and the name), and lies between the type terms (U+0001) and the words, which are in `termed`.
 
 use super::{
-    lists,
-    read::{Snapshot, engine},
-    rows::NameRow,
-    schema,
+    cut::{self, Rows},
+    read::Snapshot,
+    texts::Text,
 };
 use crate::store::{
     Among, Found, HOLDER_READS_RESERVED, MAX_HOLDER_READS_WALK, Position, ResourceNo, StoreError,
@@ -70,14 +65,14 @@ impl Snapshot {
             behind: None,
         };
         if start.term < names {
-            pager.words(&start)?;
+            pager.terms(&start)?;
             pager.names(&from_names)?;
-            pager.words(&from_further)?;
+            pager.terms(&from_further)?;
         } else if start.term < further {
             pager.names(&start)?;
-            pager.words(&from_further)?;
+            pager.terms(&from_further)?;
         } else {
-            pager.words(&start)?;
+            pager.terms(&start)?;
         }
         if !pager.is_over {
             pager.page.next = None;
@@ -87,88 +82,48 @@ impl Snapshot {
 }
 
 impl Pager<'_> {
-    /// Goes over the terms of `words` to the end, or to the names.
-    fn words(&mut self, start: &Start<'_>) -> Result<(), StoreError> {
-        if self.is_over {
-            return Ok(());
-        }
-        let words = &self.snapshot.words;
-        let prefix = schema::word(start.term);
-        let mut from = match start.behind {
-            Some(_) => prefix.clone(),
-            None => start.term.as_bytes().to_vec(),
-        };
-        if let Some(no) = start.behind {
-            // The row that has it, or would.
-            let place = lists::key(&prefix, no.0);
-            let mut before = words
-                .range::<&[u8]>(&prefix[..]..=&place[..])
-                .map_err(engine)?;
-            if let Some(row) = before.next_back() {
-                from = row.map_err(engine)?.0.value().to_vec();
-            }
-        }
-        let from = Bound::Included(&from[..]);
-        let rows = words
-            .range::<&[u8]>((from, Bound::Unbounded))
-            .map_err(engine)?;
-        for row in rows {
-            let (key, steps) = row.map_err(engine)?;
-            let (term, first) = lists::read_key(key.value())?;
-            let term = term.strip_suffix(&[0]).map(std::str::from_utf8);
-            let Some(Ok(term)) = term else {
-                return Err(schema::damaged("a term"));
-            };
-            if start.term < NAMES.0 && term >= NAMES.0 {
-                return Ok(());
-            }
-            let behind = start.behind.filter(|_| term == start.term);
-            for no in lists::numbers(first, steps.value()) {
-                let no = ResourceNo(no?);
-                if behind.is_some_and(|behind| no <= behind) {
-                    continue;
-                }
-                if self.is_over_at(term) {
-                    return Ok(());
-                }
-                let (name, row) = self.snapshot.resource(no)?;
-                self.meet(term, no, name, row)?;
-                if self.is_over {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+    /// Goes over `termed` to the end, or to the names.
+    fn terms(&mut self, start: &Start<'_>) -> Result<(), StoreError> {
+        let until = if start.term < NAMES.0 { NAMES.0 } else { "" };
+        self.texts(&self.snapshot.termed, "", start, until)
     }
 
     /// Goes over the names to the end.
     fn names(&mut self, start: &Start<'_>) -> Result<(), StoreError> {
+        self.texts(&self.snapshot.named, NAMES.0, start, "")
+    }
+
+    /// Goes over the texts of a table, which are terms behind `mark`, to the end, or to those from
+    /// `until` on.
+    fn texts(
+        &mut self,
+        rows: &impl Rows,
+        mark: &str,
+        start: &Start<'_>,
+        until: &str,
+    ) -> Result<(), StoreError> {
         if self.is_over {
             return Ok(());
         }
-        let name = start.term.strip_prefix(NAMES.0).unwrap_or_default();
-        let key = start.behind.map(|no| schema::name(name, no));
-        let from = key
-            .as_deref()
-            .map_or(Bound::Included(name.as_bytes()), Bound::Excluded);
-        let rows = self.snapshot.names.range::<&[u8]>((from, Bound::Unbounded));
-        let mut term = NAMES.0.to_owned();
-        for row in rows.map_err(engine)? {
-            let (key, row) = row.map_err(engine)?;
-            let name = schema::read_name(key.value());
-            let (name, no) = name.ok_or_else(|| schema::damaged("a name"))?;
-            term.truncate(NAMES.0.len());
-            term.push_str(name);
+        let text = start.term.strip_prefix(mark).unwrap_or_default();
+        let first = Text::new(text, start.behind.unwrap_or(ResourceNo(0)));
+        let mut term = mark.to_owned();
+        cut::read(rows, &first, |entry: &Text| {
+            if start.behind.is_some() && *entry == first {
+                return Ok(true);
+            }
+            let text = entry.as_str()?;
+            if !until.is_empty() && text >= until {
+                return Ok(false);
+            }
+            term.truncate(mark.len());
+            term.push_str(text);
             if self.is_over_at(&term) {
-                return Ok(());
+                return Ok(false);
             }
-            let name = Name::parse(name).map_err(|_| schema::damaged("a name"))?;
-            self.meet(&term, no, name, NameRow::read(row.value())?)?;
-            if self.is_over {
-                return Ok(());
-            }
-        }
-        Ok(())
+            self.meet(&term, entry.no)?;
+            Ok(!self.is_over)
+        })
     }
 
     /// Whether it ends before a resource at this term.
@@ -182,17 +137,13 @@ impl Pager<'_> {
         self.is_over
     }
 
-    fn meet(
-        &mut self,
-        term: &str,
-        no: ResourceNo,
-        name: Name,
-        row: NameRow,
-    ) -> Result<(), StoreError> {
-        let resource = row.resource(name);
+    fn meet(&mut self, term: &str, no: ResourceNo) -> Result<(), StoreError> {
+        let known = self.snapshot.known(no)?;
+        let resource = known.resource()?;
         if (self.walk.accept)(term, &resource) {
             let (among, budget) = (self.among, &mut self.holder_budget);
-            let live = self.snapshot.live_holders(no, &row.holders, among, budget);
+            let holders = &known.facts.holders;
+            let live = self.snapshot.live_holders(no, holders, among, budget);
             let holders = live?;
             if !holders.is_empty() {
                 self.page.found.push(Found { resource, holders });

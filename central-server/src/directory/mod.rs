@@ -200,19 +200,21 @@ impl Directory {
         // A peer that registers in between stays: the store forgets only who is lapsed there.
         self.lapsed()
             .extend(peers.iter().map(|(peer, _)| (*peer, at_ms)));
-        let forget = peers.iter().map(|(peer, _)| self.forget(*peer, 0));
+        let forget = peers.iter().map(|(peer, _)| self.forget(*peer, at_ms, 0));
         try_join_all(forget).await?;
         Ok(())
     }
 
-    /// Removes up to `limit` records of a lapsed peer; whether it is done.
-    async fn forget(&self, peer: PeerNo, limit: usize) -> Result<bool, StoreError> {
-        let forgotten = self.store.forget(peer, limit).await?;
+    /// Removes up to `limit` records of a peer that lapsed at `at_ms`; whether it is done.
+    async fn forget(&self, peer: PeerNo, at_ms: i64, limit: usize) -> Result<bool, StoreError> {
+        let forgotten = self.store.forget(peer, at_ms, limit).await?;
         self.metrics
             .forgotten_records
             .inc_by(forgotten.records as u64);
-        if forgotten.done {
-            self.lapsed().remove(&peer);
+        let mut lapsed = self.lapsed();
+        // Unless it came back meanwhile and went again.
+        if forgotten.done && lapsed.get(&peer) == Some(&at_ms) {
+            lapsed.remove(&peer);
         }
         Ok(forgotten.done)
     }

@@ -91,12 +91,12 @@ impl Directory {
             let due = lapsed
                 .iter()
                 .find(|(_, at_ms)| at_ms.saturating_add(kept_ms) <= wall_ms);
-            due.map(|(peer, _)| *peer)
+            due.map(|(peer, at_ms)| (*peer, *at_ms))
         };
-        let Some(peer) = due else {
+        let Some((peer, at_ms)) = due else {
             return false;
         };
-        match self.forget(peer, FORGOTTEN_AT_ONCE).await {
+        match self.forget(peer, at_ms, FORGOTTEN_AT_ONCE).await {
             Ok(_) => true,
             Err(error) => {
                 self.complain(&format!(

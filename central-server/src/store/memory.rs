@@ -338,10 +338,15 @@ impl Store for MemoryStore {
         Ok(state.peers[&peer].held.len() as u64)
     }
 
-    async fn forget(&self, peer: PeerNo, limit: usize) -> Result<Forgotten, StoreError> {
+    async fn forget(
+        &self,
+        peer: PeerNo,
+        at_ms: i64,
+        limit: usize,
+    ) -> Result<Forgotten, StoreError> {
         let mut state = self.lock_open()?;
         let held: Vec<_> = match state.peers.get(&peer) {
-            Some(row) if row.row.state != PeerState::Present => {
+            Some(row) if row.row.state.is_lapsed_at(at_ms) => {
                 row.held.iter().take(limit).copied().collect()
             }
             _ => {

@@ -75,6 +75,13 @@ pub enum PeerState {
     Lapsed(i64),
 }
 
+impl PeerState {
+    /// Whether it is lapsed since that time or earlier.
+    fn is_lapsed_at(self, at_ms: i64) -> bool {
+        matches!(self, Self::Lapsed(since_ms) if since_ms <= at_ms)
+    }
+}
+
 /// What is kept of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerRow {
@@ -401,8 +408,9 @@ pub trait Store: Send + Sync {
     }
 
     /// Removes up to `limit` records of a peer, and the peer with the last of them, provided
-    /// that it is lapsed.
-    async fn forget(&self, peer: PeerNo, limit: usize) -> Result<Forgotten, StoreError>;
+    /// that it is lapsed since `at_ms` or earlier: who came back and went again stays.
+    async fn forget(&self, peer: PeerNo, at_ms: i64, limit: usize)
+    -> Result<Forgotten, StoreError>;
 
     /// Resources of that name or digest with live holders, in any order.
     async fn find(&self, key: &Key, among: &Among<'_>) -> Result<Vec<Found>, StoreError>;

@@ -191,6 +191,8 @@ pub(super) async fn conforms<F: Future<Output = Arc<dyn Store>>>(make: impl Fn()
     walks::many_files_of_a_word_are_walked_in_pages_of_any_length(bench().await).await;
     peers::a_lapsed_peer_is_forgotten_in_steps(bench().await).await;
     peers::a_peer_that_came_back_is_not_forgotten(bench().await).await;
+    peers::a_peer_that_came_back_and_went_again_is_not_forgotten_for_the_first_time(bench().await)
+        .await;
     records::a_full_bucket_refuses_more(bench().await).await;
     peers::a_closed_store_refuses_changes(bench().await).await;
     accounts::an_account_is_made_changed_and_removed(bench().await).await;

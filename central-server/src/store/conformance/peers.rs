@@ -72,7 +72,7 @@ pub(super) async fn a_lapsed_peer_is_forgotten_in_steps(bench: Bench) {
         .expect("lapses");
     let mut removed = Vec::new();
     loop {
-        let step = bench.store.forget(peer, 10).await.expect("forgets");
+        let step = bench.store.forget(peer, 5, 10).await.expect("forgets");
         removed.push(step.records);
         if step.done {
             break;
@@ -96,26 +96,45 @@ pub(super) async fn a_peer_that_came_back_is_not_forgotten(bench: Bench) {
     let a = file("a", "one");
     let peer = bench.peer(1).await;
     bench.change(peer, 1, announce(&[&a])).await;
-    let present = bench.store.forget(peer, 10).await.expect("does nothing");
+    let present = bench.store.forget(peer, 5, 10).await.expect("does nothing");
     assert!(present.done && present.records == 0);
     bench
         .store
         .lapse(vec![(peer, [1; 32])], 5)
         .await
         .expect("lapses");
-    let kept = bench.store.forget(peer, 0).await.expect("does nothing");
+    let kept = bench.store.forget(peer, 5, 0).await.expect("does nothing");
     assert!(!kept.done, "it has records");
     assert_eq!(bench.peer(1).await, peer);
-    bench.store.forget(peer, 10).await.expect("does nothing");
+    bench.store.forget(peer, 5, 10).await.expect("does nothing");
     assert_eq!(bench.holders_of(&a).await, [peer]);
     assert!(
         bench
             .store
-            .forget(PeerNo(99), 10)
+            .forget(PeerNo(99), 5, 10)
             .await
             .expect("does nothing")
             .done
     );
+}
+
+pub(super) async fn a_peer_that_came_back_and_went_again_is_not_forgotten_for_the_first_time(
+    bench: Bench,
+) {
+    let a = file("a", "one");
+    let peer = bench.peer(1).await;
+    bench.change(peer, 1, announce(&[&a])).await;
+    for at_ms in [5, 9] {
+        assert_eq!(bench.peer(1).await, peer);
+        let lapse = bench.store.lapse(vec![(peer, [1; 32])], at_ms);
+        lapse.await.expect("lapses");
+    }
+    let first = bench.store.forget(peer, 5, 10).await.expect("answers");
+    assert!(first.done && first.records == 0, "{first:?}");
+    assert_eq!(bench.holders_of(&a).await, [peer]);
+    let second = bench.store.forget(peer, 9, 10).await.expect("forgets");
+    assert!(second.done && second.records == 1, "{second:?}");
+    assert!(bench.holders_of(&a).await.is_empty());
 }
 
 pub(super) async fn a_closed_store_refuses_changes(bench: Bench) {

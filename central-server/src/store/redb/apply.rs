@@ -297,11 +297,8 @@ impl<'t> Transaction<'t> {
         Ok(self.holding(no)?.now.records())
     }
 
-    pub(super) fn forget(&mut self, no: PeerNo, limit: usize) -> Result<Forgotten> {
-        let Some(peer) = self
-            .peer(no)?
-            .filter(|peer| peer.state != PeerState::Present)
-        else {
+    pub(super) fn forget(&mut self, no: PeerNo, at_ms: i64, limit: usize) -> Result<Forgotten> {
+        let Some(peer) = self.peer(no)?.filter(|peer| peer.state.is_lapsed_at(at_ms)) else {
             return Ok(Forgotten {
                 records: 0,
                 done: true,

@@ -207,10 +207,19 @@ impl Store for RedbStore {
         Ok(durable(answer).boxed())
     }
 
-    async fn forget(&self, peer: PeerNo, limit: usize) -> Result<Forgotten, StoreError> {
-        self.writer
-            .run(|reply| Command::Forget { peer, limit, reply }, 0)
-            .await
+    async fn forget(
+        &self,
+        peer: PeerNo,
+        at_ms: i64,
+        limit: usize,
+    ) -> Result<Forgotten, StoreError> {
+        let command = |reply| Command::Forget {
+            peer,
+            at_ms,
+            limit,
+            reply,
+        };
+        self.writer.run(command, 0).await
     }
 
     async fn find(&self, key: &Key, among: &Among<'_>) -> Result<Vec<Found>, StoreError> {

@@ -161,6 +161,7 @@ mod tests {
     fn to_forget_who_holds_nothing_is_short() {
         let forget = |limit| Command::Forget {
             peer: PeerNo(1),
+            at_ms: 5,
             limit,
             reply: oneshot::channel().0,
         };

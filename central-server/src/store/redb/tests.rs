@@ -312,7 +312,7 @@ fn take<'a>(
             lapsed.map(|done| format!("{done:?}")).boxed()
         }
         Step::Forget(peer, limit) => {
-            let forgotten = store.forget(no(*peer), *limit);
+            let forgotten = store.forget(no(*peer), 7, *limit);
             forgotten.map(|done| format!("{done:?}")).boxed()
         }
     }

@@ -69,6 +69,7 @@ pub(super) enum Command {
     },
     Forget {
         peer: PeerNo,
+        at_ms: i64,
         limit: usize,
         reply: Reply<Forgotten>,
     },
@@ -448,9 +449,12 @@ fn apply(
             change,
             reply,
         } => answer(transaction.announce(peer, &token, change), reply, failed),
-        Command::Forget { peer, limit, reply } => {
-            answer(transaction.forget(peer, limit), reply, failed)
-        }
+        Command::Forget {
+            peer,
+            at_ms,
+            limit,
+            reply,
+        } => answer(transaction.forget(peer, at_ms, limit), reply, failed),
         Command::EndSessions { peers, reply } => {
             answer(transaction.end_sessions(&peers), reply, failed)
         }

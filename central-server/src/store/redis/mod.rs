@@ -286,9 +286,14 @@ impl Store for RedisStore {
         self.noting(self.change(peer, &token, change).await)
     }
 
-    async fn forget(&self, peer: PeerNo, limit: usize) -> Result<Forgotten, StoreError> {
+    async fn forget(
+        &self,
+        peer: PeerNo,
+        at_ms: i64,
+        limit: usize,
+    ) -> Result<Forgotten, StoreError> {
         self.check_open()?;
-        self.noting(self.forget_records(peer, limit).await)
+        self.noting(self.forget_records(peer, at_ms, limit).await)
     }
 
     async fn find(&self, key: &Key, among: &Among<'_>) -> Result<Vec<Found>, StoreError> {

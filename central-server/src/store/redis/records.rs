@@ -12,8 +12,8 @@ use super::{
     peers::number,
 };
 use crate::store::{
-    BUCKETS, Change, Fingerprints, Forgotten, PeerNo, PeerState, Resource, StoreError, TokenHash,
-    check_room, fingerprint::Bucket,
+    BUCKETS, Change, Fingerprints, Forgotten, PeerNo, Resource, StoreError, TokenHash, check_room,
+    fingerprint::Bucket,
 };
 
 /// Both sides.
@@ -208,10 +208,11 @@ impl RedisStore {
     pub(super) async fn forget_records(
         &self,
         peer: PeerNo,
+        at_ms: i64,
         limit: usize,
     ) -> Result<Forgotten, StoreError> {
         let row = self.row(peer).await?;
-        let Some((_, row)) = row.filter(|(_, row)| row.state != PeerState::Present) else {
+        let Some((_, row)) = row.filter(|(_, row)| row.state.is_lapsed_at(at_ms)) else {
             return Ok(Forgotten {
                 records: 0,
                 done: true,

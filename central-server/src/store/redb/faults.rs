@@ -29,6 +29,10 @@ struct Faults {
     no_open: AtomicBool,
     /// Whether the place says beforehand that it is full.
     no_room: AtomicBool,
+    /// Whether the next write panics.
+    panics: AtomicBool,
+    /// Whether the next read for the terms does.
+    panics_at_terms: AtomicBool,
 }
 
 impl Faults {
@@ -57,6 +61,10 @@ impl StorageBackend for Faulty {
         if self.faults.no_read.load(SeqCst) {
             return Err(io::Error::other("a bad sector"));
         }
+        if std::thread::current().name() == Some("store terms") {
+            let panics = self.faults.panics_at_terms.swap(false, SeqCst);
+            assert!(!panics, "the engine has an error at terms");
+        }
         self.file.read(offset, out)
     }
 
@@ -75,6 +83,8 @@ impl StorageBackend for Faulty {
         if offset + data.len() as u64 > self.faults.room.load(SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        let panics = self.faults.panics.swap(false, SeqCst);
+        assert!(!panics, "the engine has an error");
         match self.faults.writes_left.load(SeqCst) {
             0 => return Err(io::ErrorKind::StorageFull.into()),
             1.. => drop(self.faults.writes_left.fetch_sub(1, SeqCst)),
@@ -143,6 +153,8 @@ impl Bench {
             no_read: AtomicBool::new(false),
             no_open: AtomicBool::new(false),
             no_room: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+            panics_at_terms: AtomicBool::new(false),
         });
         let origin = FaultyFile {
             path: directory.path().join("locator.redb"),
@@ -310,6 +322,25 @@ async fn readers_alone_bring_a_failed_engine_back() {
     assert!(failed > 0, "all was in the cache");
     bench.until("is noticed", |fault| fault.is_some()).await;
     bench.faults.heal();
+    bench.ends_well().await;
+}
+
+#[tokio::test]
+async fn a_panic_of_the_writer_is_a_fault_that_passes() {
+    let mut bench = Bench::new().await;
+    bench.announce(2_000).await.expect("announces");
+    for round in 0..3 {
+        // The engine is opened again with nothing in its cache: so its terms are read.
+        let panics = match round {
+            1 => &bench.faults.panics_at_terms,
+            _ => &bench.faults.panics,
+        };
+        panics.store(true, SeqCst);
+        let fault = bench.announce(2_000).await.expect_err("panics");
+        assert!(fault.to_string().contains("panic"), "{round}: {fault}");
+        bench.until("works again", |fault| fault.is_none()).await;
+        bench.announce(10).await.expect("announces again");
+    }
     bench.ends_well().await;
 }
 

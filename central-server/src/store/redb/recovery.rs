@@ -106,9 +106,14 @@ impl Committer {
 
     /// Closes the database and opens it again.
     fn reopen(&mut self) -> Result<(), StoreError> {
-        self.published.withdraw();
-        self.database = None;
-        // What a damaged file does to the engine must not end this thread.
+        // What a panic before, or a damaged file, does to the engine must not end this thread.
+        let closed = catch_unwind(AssertUnwindSafe(|| {
+            self.published.withdraw();
+            self.database = None;
+        }));
+        if closed.is_err() {
+            log::debug!("the engine panicked when it was closed");
+        }
         let opened = catch_unwind(AssertUnwindSafe(|| self.origin.open()));
         let failed = |reason| StoreError::Engine(format!("it could not be opened again: {reason}"));
         let opened = opened
@@ -119,6 +124,7 @@ impl Committer {
         }
         let snapshot = Snapshot::of(&opened.database, opened.counts)?;
         self.database = Some(opened.database);
+        self.has_panicked = false;
         self.counters = opened.counts;
         self.published.publish(snapshot);
         Ok(())

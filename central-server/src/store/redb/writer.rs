@@ -2,10 +2,12 @@
 //!
 //! Invariant: an answer goes out after the commit of its change and after the snapshot with it
 //! is published. A transaction that fails answers all of its changes with the error, and leaves
-//! no trace of any of them unless its commit had begun.
+//! no trace of any of them unless its commit had begun. So does one that panics, after which the
+//! engine is opened again like one that failed.
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -176,6 +178,7 @@ impl Writer {
             origin,
             published,
             metrics: metrics.clone(),
+            has_panicked: false,
             complaints: Throttle::new(TELL_EVERY),
         };
         let thread = std::thread::Builder::new()
@@ -286,7 +289,13 @@ impl Writer {
 pub(super) async fn durable<T>(
     answer: oneshot::Receiver<Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    answer.await.map_err(|_| StoreError::Closed)?
+    // Who was at work when it panicked could not answer.
+    answer.await.map_err(|_| interrupted())?
+}
+
+/// A panic, which has been printed where it happened.
+fn interrupted() -> StoreError {
+    StoreError::Engine("a change made it panic, as the log says".into())
 }
 
 impl Drop for Writer {
@@ -317,6 +326,8 @@ pub(super) struct Committer {
     pub(super) origin: Box<dyn Origin>,
     pub(super) published: Arc<Published>,
     pub(super) metrics: StoreMetrics,
+    /// Whether a change panicked since it was opened: nobody knows what that left behind.
+    pub(super) has_panicked: bool,
     complaints: Throttle,
 }
 
@@ -347,14 +358,20 @@ impl Committer {
         let mut batch = batch.into_iter();
         let mut answers = Vec::with_capacity(batch.len());
         let mut rooms = Vec::with_capacity(batch.len());
-        let committed = self.transact(|transaction| {
-            for Queued { command, _room } in batch.by_ref() {
-                rooms.push(_room);
-                let mut failed = None;
-                answers.push(apply(transaction, command, &mut failed));
-                failed.map_or(Ok(()), Err)?;
-            }
-            Ok(())
+        let committing = AssertUnwindSafe(|| {
+            self.transact(|transaction| {
+                for Queued { command, _room } in batch.by_ref() {
+                    rooms.push(_room);
+                    let mut failed = None;
+                    answers.push(apply(transaction, command, &mut failed));
+                    failed.map_or(Ok(()), Err)?;
+                }
+                Ok(())
+            })
+        });
+        let committed = catch_unwind(committing).unwrap_or_else(|_| {
+            self.has_panicked = true;
+            Err(interrupted())
         });
         match &committed {
             Ok(()) => {
@@ -381,7 +398,7 @@ impl Committer {
 
     /// Whether the engine refuses everything until it is opened again.
     pub(super) fn is_stuck(&self) -> bool {
-        let database = self.database.as_ref();
+        let database = self.database.as_ref().filter(|_| !self.has_panicked);
         database.is_none_or(|database| database.begin_write().is_err())
     }
 

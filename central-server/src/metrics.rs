@@ -33,6 +33,23 @@ pub(crate) enum Lookup {
     legacy,
 }
 
+/// Every kind, in order.
+const LOOKUPS: [Lookup; 5] = [
+    Lookup::unary,
+    Lookup::stream,
+    Lookup::search,
+    Lookup::place,
+    Lookup::legacy,
+];
+
+/// What is counted of the lookups of one kind.
+struct Lookups {
+    found: Counter,
+    none: Counter,
+    error: Counter,
+    seconds: Histogram,
+}
+
 /// How something ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types)]
@@ -101,8 +118,8 @@ impl Default for StoreMetrics {
 /// All metrics of the locator.
 pub struct Metrics {
     registry: Registry,
-    lookups: Family<LookupLabels, Counter>,
-    lookup_seconds: Family<KindLabel, Histogram>,
+    /// By kind; a lookup is counted without looking for its labels.
+    lookups: [Lookups; LOOKUPS.len()],
     streams: Family<StreamLabel, Gauge>,
     pub(crate) registrations: Outcomes,
     pub(crate) logins: Outcomes,
@@ -174,13 +191,26 @@ impl Metrics {
             "store_failing",
             "1 while the store takes no changes"
         );
+        let lookups = register!(
+            Family::<LookupLabels, Counter>::default(),
+            "lookups",
+            "Lookups"
+        );
+        let lookup_seconds = register!(
+            Family::<KindLabel, _, _>::new_with_constructor(lookup_histogram as fn() -> Histogram),
+            "lookup_seconds",
+            "Duration of lookups"
+        );
         let metrics = Self {
-            lookups: register!(Family::default(), "lookups", "Lookups"),
-            lookup_seconds: register!(
-                Family::new_with_constructor(lookup_histogram as fn() -> Histogram),
-                "lookup_seconds",
-                "Duration of lookups"
-            ),
+            lookups: LOOKUPS.map(|kind| {
+                let of = |outcome| lookups.get_or_create_owned(&LookupLabels { kind, outcome });
+                Lookups {
+                    found: of(Outcome::found),
+                    none: of(Outcome::none),
+                    error: of(Outcome::error),
+                    seconds: lookup_seconds.get_or_create_owned(&KindLabel { kind }),
+                }
+            }),
             streams: register!(Family::default(), "streams_open", "Open streams"),
             registrations: register!(Family::default(), "registrations", "Register calls"),
             logins: register!(Family::default(), "logins", "Login calls"),
@@ -233,13 +263,6 @@ impl Metrics {
     }
 
     fn begin_at_zero(&self) {
-        use Lookup::{legacy, place, search, stream, unary};
-        for kind in [unary, stream, search, place, legacy] {
-            for outcome in [Outcome::found, Outcome::none, Outcome::error] {
-                drop(self.lookups.get_or_create(&LookupLabels { kind, outcome }));
-            }
-            drop(self.lookup_seconds.get_or_create(&KindLabel { kind }));
-        }
         for outcome in [Outcome::ok, Outcome::error] {
             for family in [
                 &self.registrations,
@@ -261,12 +284,13 @@ impl Metrics {
 
     /// Counts a lookup that took `took`.
     pub(crate) fn lookup(&self, kind: Lookup, outcome: Outcome, took: Duration) {
-        self.lookups
-            .get_or_create(&LookupLabels { kind, outcome })
-            .inc();
-        self.lookup_seconds
-            .get_or_create(&KindLabel { kind })
-            .observe(took.as_secs_f64());
+        let lookups = &self.lookups[kind as usize];
+        match outcome {
+            Outcome::ok | Outcome::found => lookups.found.inc(),
+            Outcome::none => lookups.none.inc(),
+            Outcome::error => lookups.error.inc(),
+        };
+        lookups.seconds.observe(took.as_secs_f64());
     }
 
     /// Counts a stream as open until the guard is dropped.

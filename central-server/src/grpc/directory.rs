@@ -20,7 +20,7 @@ use vecino_grpc::v1::{self, directory_server::Directory as Service};
 
 use super::{
     KEEP_ALIVE_IDLE_LEASES, LOCATE_IDLE, MAX_ANNOUNCES_IN_FLIGHT, MAX_ANNOUNCES_PER_CONNECTION,
-    MAX_LOOKUPS_IN_FLIGHT, idle::until_idle, request, response,
+    idle::until_idle, lookups::Answers, request, response,
 };
 use crate::{
     account::{Accounts, Admission},
@@ -333,12 +333,12 @@ impl Service for DirectoryService {
     ) -> Result<Response<Self::LocateStreamStream>, Status> {
         use v1::locate_stream_response::Outcome;
         let (directory, metrics) = (self.directory.clone(), self.metrics.clone());
-        let open = Arc::new(metrics.stream(StreamKind::locate));
-        let messages = self.until_closing(request.into_inner());
-        let lookups = until_idle(messages, LOCATE_IDLE).map(move |message| {
-            let (directory, metrics, open) = (directory.clone(), metrics.clone(), open.clone());
+        let open = metrics.stream(StreamKind::locate);
+        let messages = until_idle(self.until_closing(request.into_inner()), LOCATE_IDLE);
+        let answers = Answers::to(messages, move |message: Result<_, Status>| {
+            let _open = &open;
+            let (directory, metrics) = (directory.clone(), metrics.clone());
             async move {
-                let _open = open;
                 let v1::LocateStreamRequest { id, request } = message?;
                 let lookup = || Ok(request::stream_lookup(request)?);
                 let outcome = match locate(&directory, &metrics, Lookup::stream, lookup).await {
@@ -354,9 +354,7 @@ impl Service for DirectoryService {
                 })
             }
         });
-        Ok(Response::new(
-            fused(lookups.buffer_unordered(MAX_LOOKUPS_IN_FLIGHT)).boxed(),
-        ))
+        Ok(Response::new(fused(answers).boxed()))
     }
 
     async fn search(

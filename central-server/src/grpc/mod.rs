@@ -7,6 +7,7 @@ mod accounts;
 mod calls;
 mod directory;
 mod idle;
+mod lookups;
 mod product;
 mod request;
 mod response;

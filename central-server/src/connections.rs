@@ -5,14 +5,13 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{self, IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use futures_util::{Stream, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -34,41 +33,73 @@ const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(10);
 /// How often failed accepts are told.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// The connections of `listener`, without end.
-pub(crate) fn accept(
+/// Accepts the connections of a listener.
+pub(crate) struct Acceptor {
     listener: TcpListener,
+    permits: Arc<Semaphore>,
     metrics: Arc<Metrics>,
-) -> impl Stream<Item = io::Result<Connection>> + Send {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let complaints = Throttle::new(TELL_EVERY);
-    stream::unfold(
-        (listener, permits, metrics, complaints),
-        |(listener, permits, metrics, complaints)| async move {
-            let permit = permits.clone().acquire_owned().await.expect("never closed");
-            let socket = loop {
-                match listener.accept().await {
-                    Ok((socket, _)) => break socket,
-                    Err(error) => {
-                        if let Some(untold) = complaints.pass(Instant::now()) {
-                            log::warn!("a connection could not be accepted: {error}{untold}");
-                        }
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+    complaints: Throttle,
+}
+
+impl Acceptor {
+    pub(crate) fn new(listener: TcpListener, metrics: Arc<Metrics>) -> Self {
+        Self {
+            listener,
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            metrics,
+            complaints: Throttle::new(TELL_EVERY),
+        }
+    }
+
+    /// The next connection, once there is room for one.
+    pub(crate) async fn accept(&self) -> Accepted {
+        let permits = self.permits.clone();
+        let permit = permits.acquire_owned().await.expect("never closed");
+        let socket = loop {
+            let socket = match self.listener.accept().await {
+                Ok((socket, _)) => socket.into_std(),
+                Err(error) => Err(error),
+            };
+            match socket {
+                Ok(socket) => break socket,
+                Err(error) => {
+                    if let Some(untold) = self.complaints.pass(Instant::now()) {
+                        log::warn!("a connection could not be accepted: {error}{untold}");
                     }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-            };
-            if let Err(error) = socket.set_nodelay(true) {
-                log::debug!("TCP_NODELAY could not be set: {error}");
             }
-            metrics.connections.inc();
-            let connection = Connection {
-                socket,
-                silence: Some(Box::pin(tokio::time::sleep(FIRST_BYTES_WITHIN))),
-                _open: Open::new(metrics.connections_open.clone()),
-                _permit: permit,
-            };
-            Some((Ok(connection), (listener, permits, metrics, complaints)))
-        },
-    )
+        };
+        if let Err(error) = socket.set_nodelay(true) {
+            log::debug!("TCP_NODELAY could not be set: {error}");
+        }
+        self.metrics.connections.inc();
+        Accepted {
+            socket,
+            open: Open::new(self.metrics.connections_open.clone()),
+            permit,
+        }
+    }
+}
+
+/// A connection that no runtime has yet.
+pub(crate) struct Accepted {
+    socket: net::TcpStream,
+    open: Open,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Accepted {
+    /// The connection on the current runtime, which keeps `share` while it is open.
+    pub(crate) fn here(self, share: Arc<()>) -> io::Result<Connection> {
+        Ok(Connection {
+            socket: TcpStream::from_std(self.socket)?,
+            silence: Some(Box::pin(tokio::time::sleep(FIRST_BYTES_WITHIN))),
+            _open: self.open,
+            _permit: self.permit,
+            _share: share,
+        })
+    }
 }
 
 /// An open connection.
@@ -78,6 +109,8 @@ pub(crate) struct Connection {
     silence: Option<Pin<Box<Sleep>>>,
     _open: Open,
     _permit: OwnedSemaphorePermit,
+    /// Counts for the thread that has it.
+    _share: Arc<()>,
 }
 
 /// What a call knows of its connection.

@@ -18,6 +18,7 @@ mod http;
 pub mod metrics;
 pub mod open_files;
 mod server;
+mod serving;
 pub mod store;
 mod summary;
 mod throttle;

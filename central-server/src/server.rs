@@ -1,8 +1,9 @@
 //! A running locator as a handle. The only module that knows everyone.
 //!
-//! Boot: listen, open the store, give the known peers their grace lease, serve. Shutdown in
-//! reverse: answer "not serving", stop reading streams, answer what was read, close the store.
-//! Dropping the handle instead stops accepting and ends all streams without waiting for anyone.
+//! Boot: listen, open the store, give the known peers their grace lease, serve, each connection on
+//! one of the threads of [`serving`](crate::serving). Shutdown in reverse: answer "not serving",
+//! stop reading streams, answer what was read, end the threads, close the store. Dropping the
+//! handle instead stops accepting and ends all streams without waiting for anyone.
 
 use std::{
     io,
@@ -16,7 +17,7 @@ use tokio::{
     sync::watch,
     task::{JoinHandle, JoinSet},
 };
-use tonic::transport;
+use tonic::{service::Routes, transport};
 use tonic_health::ServingStatus;
 use vecino_grpc::{
     product_service::product_service_server::ProductServiceServer,
@@ -26,19 +27,19 @@ use vecino_grpc::{
 use crate::{
     account::{self, Accounts, Disagreement},
     config::{Config, Listen},
-    connections,
     control::{self, Control, ControlError},
     directory::{Directory, sharing, sweep},
-    grpc::{self, AccountsService, DirectoryCalls, DirectoryService, Products, ZonesService},
+    grpc::{self, AccountsService, Calls, DirectoryService, Products, ZonesService},
     http::{self, Machines},
     metrics::Metrics,
+    serving::{DRAIN, Threads},
     store::{self, OpenError, Store, StoreError},
     summary,
     zone::Zones,
 };
 
-/// Longest time for calls to end when the locator shuts down.
-const DRAIN: Duration = Duration::from_secs(5);
+/// Longest time for the threads of gRPC to end: somewhat more than they give their calls.
+const THREADS_END_WITHIN: Duration = DRAIN.saturating_add(Duration::from_secs(1));
 
 /// What health checks may ask for.
 const SERVICES: [&str; 5] = [
@@ -74,6 +75,9 @@ pub enum ServerError {
     /// It cannot run beside the other locators of its directory.
     #[error(transparent)]
     Accounts(#[from] Disagreement),
+    /// There are no threads for gRPC.
+    #[error("threads for gRPC could not be started: {0}")]
+    Threads(#[source] io::Error),
     /// The transport failed.
     #[error("gRPC failed: {0}")]
     Grpc(#[from] transport::Error),
@@ -206,30 +210,29 @@ impl Server {
                 .register_encoded_file_descriptor_set(vecino_grpc::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let router = transport::Server::builder()
+        let transport = transport::Server::builder()
             .timeout(grpc::CALL_TIMEOUT)
             .max_concurrent_streams(grpc::MAX_STREAMS_PER_CONNECTION)
             .initial_stream_window_size(grpc::STREAM_WINDOW)
             .initial_connection_window_size(grpc::CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(grpc::PING_INTERVAL))
             .http2_keepalive_timeout(Some(grpc::PING_TIMEOUT))
-            .http2_max_header_list_size(grpc::MAX_HEADER_BYTES)
-            .add_service(DirectoryCalls::new(service))
+            .http2_max_header_list_size(grpc::MAX_HEADER_BYTES);
+        let accounts_service =
+            AccountsService::new(accounts.clone(), directory.clone(), metrics.clone());
+        let zones_service = ZonesService::new(zones.clone(), metrics.clone());
+        let products = Products::new(directory.clone(), metrics.clone());
+        let other = Routes::default()
             .add_service(
-                ProductServiceServer::new(Products::new(directory.clone(), metrics.clone()))
+                ProductServiceServer::new(products)
                     .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
             )
             .add_service(
-                AccountsServer::new(AccountsService::new(
-                    accounts.clone(),
-                    directory.clone(),
-                    metrics.clone(),
-                ))
-                .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
+                AccountsServer::new(accounts_service)
+                    .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
             )
             .add_service(
-                ZonesServer::new(ZonesService::new(zones.clone(), metrics.clone()))
-                    .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
+                ZonesServer::new(zones_service).max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
             )
             .add_service(health_service.max_decoding_message_size(grpc::MAX_REQUEST_BYTES))
             .add_service(
@@ -242,13 +245,13 @@ impl Server {
                     .build_v1alpha()?
                     .max_decoding_message_size(grpc::MAX_REQUEST_BYTES),
             );
+        let calls = Calls::new(service, other);
 
         for fact in summary::lines(&config, addr, metrics_addr) {
             log::info!("{fact}");
         }
-        let incoming = connections::accept(listener, metrics.clone());
-        let grpc =
-            tokio::spawn(router.serve_with_incoming_shutdown(incoming, wait(closed.clone())));
+        let threads = Threads::start(&transport, &calls, &closed).map_err(ServerError::Threads)?;
+        let grpc = tokio::spawn(threads.run(listener, metrics.clone(), closed.clone()));
         background.spawn(sweep::run(directory.clone()));
         background.spawn(sharing::run(directory.clone()));
         if let Some(path) = &config.control {
@@ -320,13 +323,13 @@ impl Server {
                 .await;
         }
         self.closing.send_replace(true);
-        let drained = tokio::time::timeout(DRAIN, &mut self.grpc).await;
+        let ended = tokio::time::timeout(THREADS_END_WITHIN, &mut self.grpc).await;
         self.background.shutdown().await;
         self.store.close().await;
-        match drained {
+        match ended {
             Ok(ended) => Ok(ended??),
             Err(_) => {
-                log::warn!("calls did not end within {} seconds", DRAIN.as_secs());
+                log::warn!("threads of gRPC did not end within {THREADS_END_WITHIN:?}");
                 Ok(())
             }
         }
@@ -337,11 +340,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.grpc.abort();
     }
-}
-
-async fn wait(mut closing: watch::Receiver<bool>) {
-    // An error means that the handle is gone, which ends the server, too.
-    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 async fn listen(variable: &'static str, address: &Listen) -> Result<TcpListener, ServerError> {

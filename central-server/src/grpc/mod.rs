@@ -18,7 +18,7 @@ mod zone;
 use std::time::Duration;
 
 pub(crate) use accounts::AccountsService;
-pub(crate) use calls::DirectoryCalls;
+pub(crate) use calls::Calls;
 pub(crate) use directory::DirectoryService;
 pub(crate) use product::Products;
 pub(crate) use zone::ZonesService;

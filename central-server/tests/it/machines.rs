@@ -1,14 +1,22 @@
 //! What machines read: health, reflection, metrics; and how the server ends.
 
-use std::time::Duration;
+use std::{future::poll_fn, time::Duration};
 
+use bytes::Bytes;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use tokio_stream::StreamExt as _;
+use tonic::{
+    Status, Streaming,
+    body::Body,
+    codegen::{Service as _, http},
+};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
-use vecino_grpc::v1;
+use vecino_grpc::v1::{self, directory_client::DirectoryClient};
 
 use crate::support::*;
 
@@ -135,4 +143,68 @@ async fn a_shutdown_ends_open_streams_and_does_not_wait_for_their_peers() {
             .is_none()
     );
     assert!(client.locate(by_name("a")).await.is_err(), "nobody there");
+}
+
+/// More than there are threads, so that each has some.
+fn connections() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Streams over connections of their own, so many that each thread has some.
+async fn open_streams(locator: &Locator) -> Vec<Streaming<v1::KeepAliveResponse>> {
+    let mut streams = Vec::new();
+    for _ in 0..connections() {
+        let silent = tokio_stream::pending::<v1::KeepAliveRequest>();
+        let opened = locator.client().await.keep_alive(silent).await;
+        streams.push(opened.expect("opens").into_inner());
+    }
+    streams
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_the_streams_of_every_thread() {
+    let locator = Locator::start().await;
+    let streams = open_streams(&locator).await;
+    let began = std::time::Instant::now();
+    locator.server.shutdown().await.expect("shuts down");
+    assert!(began.elapsed() < Duration::from_secs(4), "no call is cut");
+    for mut stream in streams {
+        let ended = soon(stream.message()).await.expect("an orderly end");
+        assert!(ended.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_locator_that_is_dropped_ends_the_streams_of_every_thread() {
+    let locator = Locator::start().await;
+    let streams = open_streams(&locator).await;
+    drop(locator);
+    for mut stream in streams {
+        let ended = soon(stream.message()).await.expect("an orderly end");
+        assert!(ended.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_does_not_end_is_cut_off_when_the_locator_shuts_down() {
+    let locator = Locator::start().await;
+    let mut channel = locator.channel().await;
+    let never = tokio_stream::pending::<Result<Frame<Bytes>, Status>>();
+    let request = http::Request::post("http://locator/vecino.v1.Directory/Locate")
+        .header("content-type", "application/grpc")
+        .body(Body::new(StreamBody::new(never)))
+        .expect("a request");
+    poll_fn(|context| channel.poll_ready(context))
+        .await
+        .expect("ready");
+    let call = tokio::spawn(channel.call(request));
+    // What is asked after it on the same connection is answered: it has arrived.
+    let mut client = DirectoryClient::new(channel);
+    assert!(providers(&mut client, by_name("a")).await.is_empty());
+    let began = std::time::Instant::now();
+    locator.server.shutdown().await.expect("shuts down");
+    let took = began.elapsed().as_secs();
+    assert!((4..8).contains(&took), "{took} s: it has 5");
+    let answer = soon(call).await.expect("no panic");
+    assert!(answer.is_err(), "{answer:?}");
 }

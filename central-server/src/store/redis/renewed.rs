@@ -10,7 +10,10 @@ use std::{
 
 use redis::cluster_async::ClusterConnection;
 use redis::{RedisResult, cluster::ClusterClient, cluster::ClusterConfig};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout},
+};
 
 use super::cluster::{Answer, CONNECT_WITHIN, WITHIN};
 
@@ -30,6 +33,8 @@ struct State {
 pub(super) struct Renewed {
     client: ClusterClient,
     answers_within: Duration,
+    /// Where connections live: not with whoever notices that one is silent.
+    runtime: Handle,
     state: Arc<Mutex<State>>,
 }
 
@@ -47,6 +52,7 @@ impl Renewed {
         Ok(Self {
             client: client.clone(),
             answers_within,
+            runtime: Handle::current(),
             state: Arc::new(Mutex::new(state)),
         })
     }
@@ -77,7 +83,7 @@ impl Renewed {
         }
         state.renewed = now;
         drop(state);
-        tokio::spawn(self.clone().renew());
+        self.runtime.spawn(self.clone().renew());
     }
 
     async fn renew(self) {

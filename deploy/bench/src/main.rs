@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         ["echo-last", next] => echo::last_hop(next),
         ["echo-first", next] => echo::first_hop(next),
         ["echo-directory"] => locator::echo(),
+        ["echo-directory-cores"] => locator::echo_of_cores(),
         ["locator", "--help" | "-h"] => {
             print!("{}", locator::HELP);
             Ok(())

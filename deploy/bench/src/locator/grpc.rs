@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::sync::mpsc;
 use tokio_stream::{
     Stream, StreamExt as _,
-    wrappers::{ReceiverStream, TcpListenerStream},
+    wrappers::{ReceiverStream, TcpListenerStream, UnboundedReceiverStream},
 };
 use tonic::{
     Request, Response, Status, Streaming,
@@ -220,7 +220,7 @@ impl Directory for Echo {
     }
 }
 
-/// The program `echo-directory`: bare tonic.
+/// The program `echo-directory`: bare tonic as it comes, on one runtime of several threads.
 #[tokio::main]
 pub(crate) async fn echo() -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -230,6 +230,39 @@ pub(crate) async fn echo() -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
         std::io::Result::Ok(stream)
     });
+    Server::builder()
+        .add_service(DirectoryServer::new(Echo(response())))
+        .serve_with_incoming(incoming)
+        .await?;
+    Ok(())
+}
+
+/// The program `echo-directory-cores`: the same on a runtime a core, which take connections in turn.
+#[tokio::main(flavor = "current_thread")]
+pub(crate) async fn echo_of_cores() -> anyhow::Result<()> {
+    let cores = std::thread::available_parallelism()?.get();
+    let mut threads = Vec::new();
+    for _ in 0..cores {
+        let (dealt, connections) = mpsc::unbounded_channel::<std::net::TcpStream>();
+        std::thread::spawn(|| echo_on_this_thread(connections));
+        threads.push(dealt);
+    }
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    eprintln!("listening on {}", listener.local_addr()?);
+    for thread in threads.iter().cycle() {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        thread.send(stream.into_std()?)?;
+    }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn echo_on_this_thread(
+    connections: mpsc::UnboundedReceiver<std::net::TcpStream>,
+) -> anyhow::Result<()> {
+    let incoming = UnboundedReceiverStream::new(connections);
+    let incoming = incoming.map(tokio::net::TcpStream::from_std);
     Server::builder()
         .add_service(DirectoryServer::new(Echo(response())))
         .serve_with_incoming(incoming)

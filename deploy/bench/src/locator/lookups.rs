@@ -33,6 +33,7 @@ enum Way {
     Stream { hot: bool },
     StreamDeep,
     EchoUnary,
+    EchoUnaryOfCores,
     EchoStream,
     EchoStreamDeep,
     Redis,
@@ -41,10 +42,11 @@ enum Way {
     TrackerUdp,
 }
 
-const WAYS: [Way; 12] = [
+const WAYS: [Way; 13] = [
     Way::Locate { hot: true },
     Way::Locate { hot: false },
     Way::EchoUnary,
+    Way::EchoUnaryOfCores,
     Way::Stream { hot: true },
     Way::Stream { hot: false },
     Way::EchoStream,
@@ -65,6 +67,7 @@ impl Way {
             Self::Stream { hot: false } => "LocateStream, random",
             Self::StreamDeep => "LocateStream, random, 16 a connection",
             Self::EchoUnary => "echo, unary",
+            Self::EchoUnaryOfCores => "echo, unary, a runtime a core",
             Self::EchoStream => "echo, stream",
             Self::EchoStreamDeep => "echo, stream, 16 a connection",
             Self::Redis => "Redis GET",
@@ -89,6 +92,7 @@ struct Servers {
     value_bytes: usize,
     locator: Process,
     echo: Process,
+    echo_of_cores: Process,
     redis: Process,
     tracker: Process,
 }
@@ -101,6 +105,7 @@ impl Servers {
         match way {
             Way::Locate { .. } | Way::Stream { .. } | Way::StreamDeep => &self.locator,
             Way::EchoUnary | Way::EchoStream | Way::EchoStreamDeep => &self.echo,
+            Way::EchoUnaryOfCores => &self.echo_of_cores,
             Way::Redis | Way::RedisDeep => &self.redis,
             Way::TrackerHttp | Way::TrackerUdp => &self.tracker,
         }
@@ -138,7 +143,9 @@ impl Servers {
             }};
         }
         Ok(match way {
-            Way::Locate { .. } | Way::EchoUnary => load!(Unary::open(addr, names).await?),
+            Way::Locate { .. } | Way::EchoUnary | Way::EchoUnaryOfCores => {
+                load!(Unary::open(addr, names).await?)
+            }
             Way::Stream { .. } | Way::StreamDeep | Way::EchoStream | Way::EchoStreamDeep => {
                 load!(Streamed::open(addr, names, depth).await?)
             }
@@ -201,18 +208,16 @@ async fn with_records(plan: &Plan, place: &Place, records: u64) -> anyhow::Resul
     let value_bytes = grpc::response().encoded_len();
     let (redis, _redis_directory) = redis::filled(place, records, value_bytes).await?;
     let (tracker, tracked, _tracker_directory) = tracker::filled(place, records).await?;
-    let echo = Process::start(
-        "vecino-bench",
-        &["echo-directory"],
-        &[],
-        place.scratch.clone(),
-    );
+    let echo = async |program: &str| {
+        Process::start("vecino-bench", &[program], &[], place.scratch.clone()).await
+    };
     let servers = Servers {
         records,
         tracked,
         value_bytes,
         locator,
-        echo: echo.await?,
+        echo: echo("echo-directory").await?,
+        echo_of_cores: echo("echo-directory-cores").await?,
         redis,
         tracker,
     };
@@ -250,7 +255,9 @@ async fn with_records(plan: &Plan, place: &Place, records: u64) -> anyhow::Resul
          Medians of {} interleaved runs of {:?}. The locator opened its store in {:.2} s and has \
          VmRSS {} MiB, VmHWM {} MiB; Redis has {} MiB for values of {value_bytes} bytes, \
          opentracker {} MiB. A lookup in flight has a connection of its own, unless the way says \
-         otherwise.\n",
+         otherwise. The bare echo is tonic as it comes, on one runtime of several threads; beside it \
+         stands the same on a runtime a core, as the locator serves. What is aimed at is beside \
+         the first.\n",
         plan.runs,
         plan.length,
         opened.as_secs_f64(),
@@ -289,7 +296,10 @@ fn ratios(records: u64, seen: &[Medians]) {
     let pairs = [
         (Way::Locate { hot: true }, Way::EchoUnary),
         (Way::Locate { hot: false }, Way::EchoUnary),
+        (Way::Locate { hot: true }, Way::EchoUnaryOfCores),
+        (Way::Locate { hot: false }, Way::EchoUnaryOfCores),
         (Way::Stream { hot: false }, Way::EchoUnary),
+        (Way::Stream { hot: false }, Way::EchoUnaryOfCores),
         (Way::Stream { hot: false }, Way::EchoStream),
         (Way::Stream { hot: false }, Way::Redis),
         (Way::Stream { hot: false }, Way::TrackerHttp),

@@ -17,7 +17,7 @@ mod tracker;
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-pub(crate) use grpc::echo;
+pub(crate) use grpc::{echo, echo_of_cores};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{

@@ -48,6 +48,7 @@ use crate::{
             account::{Account, Door},
             directories::Directories,
             presence::{Announcer, Presence},
+            wire::Wire,
         },
         overlay::{self, Contact, Context},
     },
@@ -149,6 +150,8 @@ pub struct Server {
     announcers: JoinSet<()>,
     background: JoinSet<()>,
     rest: JoinHandle<io::Result<()>>,
+    /// The last that is needed: by the announcers, to say that the peer leaves.
+    _wire: Wire,
     _identity: Identity,
 }
 
@@ -188,14 +191,16 @@ impl Server {
             .clone()
             .or_else(|| derive_url(config.bind, addr.port(), &named));
         let presence = Arc::new(Presence::with_url(known_url.clone()));
-        let channels = config
+        let wire = Wire::start()?;
+        let channel = |locator: &PeerUrl| {
+            let channel = wire.make(|| central::channel(locator));
+            channel.map_err(|error| ServerError::Locator(locator.to_string(), error))
+        };
+        let channels: Vec<_> = config
             .locators
             .iter()
-            .map(|locator| {
-                central::channel(locator)
-                    .map_err(|error| ServerError::Locator(locator.to_string(), error))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(channel)
+            .collect::<Result<_, _>>()?;
         let (stop, stopping) = watch::channel(false);
         let mut announcers = JoinSet::new();
         let directories = Arc::new(Directories::default());
@@ -231,7 +236,8 @@ impl Server {
             match &overlay {
                 _ if *kind == StrategyKind::Central => {
                     let locators = config.locators.iter().cloned().zip(channels.clone());
-                    strategies.push(Arc::new(Central::new(locators, directories.clone())));
+                    let central = wire.make(|| Central::new(locators, directories.clone()));
+                    strategies.push(Arc::new(central));
                 }
                 Some((_, context)) => {
                     strategies.extend(overlay::start(*kind, context, &mut announcers));
@@ -348,6 +354,7 @@ impl Server {
             announcers,
             background,
             rest: tokio::spawn(rest),
+            _wire: wire,
             _identity: identity,
         })
     }

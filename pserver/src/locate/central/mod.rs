@@ -10,6 +10,7 @@ pub mod directories;
 mod lookups;
 pub mod presence;
 mod refused;
+pub mod wire;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -47,7 +48,8 @@ const HEDGE_AFTER: Duration = Duration::from_millis(500);
 /// A locator that failed is asked last for so long.
 const ASKED_LAST_FOR: Duration = Duration::from_secs(10);
 
-/// One channel to a locator: lookups and presence share its connection, made when first needed.
+/// One channel to a locator: lookups and presence share its connection, made when first needed and
+/// carried by the current runtime.
 pub fn channel(locator: &PeerUrl) -> Result<Channel, tonic::transport::Error> {
     Ok(Endpoint::from_shared(locator.to_string())?
         .connect_timeout(CONNECT_WITHIN)
@@ -127,8 +129,8 @@ pub struct Central {
 }
 
 impl Central {
-    /// Asks these locators, in this order. Must be called on the runtime that is to carry the
-    /// connections.
+    /// Asks these locators, in this order. Must be called on the runtime of their connections
+    /// ([`wire`]).
     pub fn new(
         locators: impl IntoIterator<Item = (PeerUrl, Channel)>,
         directories: Arc<Directories>,

@@ -40,7 +40,19 @@ fn resource(path: impl AsRef<str>, routes: impl IntoIterator<Item = Route>) -> R
 /// All routes of the peer.
 pub fn routes(app: &mut ServiceConfig) {
     let under = |prefix: &str| format!("{}{REST}", prefix.trim_end_matches('/'));
+    // First, as they are asked most: routes are tried in order, and those with a pattern take long.
+    let looked_up = [
+        resource(route::NEIGHBOUR_LOCATE, [post().to(neighbour::locate)]),
+        resource(
+            route::NEIGHBOUR_LOCATE_MANY,
+            [post().to(neighbour::locate_many)],
+        ),
+    ];
+    for resource in looked_up {
+        app.service(resource.wrap(from_fn(access::guard_peers)));
+    }
     let client = [
+        resource(under(route::LOCATE), [get().to(network::locate)]),
         resource(route::STATUS, [get().to(network::status)]),
         resource(route::FILES, [get().to(files::list)]),
         resource(
@@ -53,7 +65,6 @@ pub fn routes(app: &mut ServiceConfig) {
             ],
         ),
         resource(route::SEARCH, [get().to(network::search)]),
-        resource(under(route::LOCATE), [get().to(network::locate)]),
         resource(
             route::DOWNLOADS,
             [get().to(downloads::list), post().to(downloads::begin)],
@@ -93,11 +104,6 @@ pub fn routes(app: &mut ServiceConfig) {
         app.service(resource.wrap(from_fn(access::guard_lookup)));
     }
     let peers = [
-        resource(route::NEIGHBOUR_LOCATE, [post().to(neighbour::locate)]),
-        resource(
-            route::NEIGHBOUR_LOCATE_MANY,
-            [post().to(neighbour::locate_many)],
-        ),
         resource(route::NEIGHBOUR_SEARCH, [post().to(neighbour::search)]),
         resource(route::NEIGHBOUR_PLACE, [post().to(neighbour::place)]),
         resource(route::NEIGHBOUR_REACH, [post().to(neighbour::reach)]),

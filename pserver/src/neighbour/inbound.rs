@@ -1,6 +1,7 @@
 //! Looks up for other peers: one lookup in flight a question, and a short memory of the answers.
 
 use std::{
+    hash::{BuildHasher as _, Hash, Hasher, RandomState},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,12 +23,25 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 /// How long an answer is remembered for those who want a fresh one.
 const FRESH_FOR: Duration = Duration::from_millis(50);
 
+/// A question and its hash, which the cache wants several times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Question {
+    hash: u64,
+    query: LocateQuery,
+}
+
+impl Hash for Question {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
 struct Life;
 
-impl Expiry<LocateQuery, Arc<Vec<Variant>>> for Life {
+impl Expiry<Question, Arc<Vec<Variant>>> for Life {
     fn expire_after_create(
         &self,
-        query: &LocateQuery,
+        Question { query, .. }: &Question,
         variants: &Arc<Vec<Variant>>,
         _: Instant,
     ) -> Option<Duration> {
@@ -45,7 +59,9 @@ impl Expiry<LocateQuery, Arc<Vec<Variant>>> for Life {
 #[derive(Debug)]
 pub struct Inbound {
     locator: Locator,
-    answers: Cache<LocateQuery, Arc<Vec<Variant>>>,
+    answers: Cache<Question, Arc<Vec<Variant>>>,
+    /// Unlike anybody else's, so that nobody can choose questions whose hashes are the same.
+    hashes: RandomState,
     metrics: Arc<Metrics>,
 }
 
@@ -54,7 +70,7 @@ impl Inbound {
     pub fn new(locator: Locator, metrics: Arc<Metrics>) -> Self {
         let answers = Cache::builder()
             .max_capacity(CAPACITY)
-            .weigher(|query: &LocateQuery, variants: &Arc<Vec<Variant>>| {
+            .weigher(|Question { query, .. }, variants: &Arc<Vec<Variant>>| {
                 let providers: usize = variants
                     .iter()
                     .map(|variant| 1 + variant.providers.len())
@@ -67,6 +83,7 @@ impl Inbound {
         Self {
             locator,
             answers,
+            hashes: RandomState::new(),
             metrics,
         }
     }
@@ -74,8 +91,10 @@ impl Inbound {
     /// Who holds it; empty when nobody is known to.
     pub async fn locate(&self, query: LocateQuery) -> Result<Arc<Vec<Variant>>, LocateError> {
         let began = Instant::now();
-        let lookup = async { self.locator.locate(&query).await.map(Arc::new) };
-        let answer = self.answers.try_get_with_by_ref(&query, lookup).await;
+        let hash = self.hashes.hash_one(&query);
+        let question = Question { hash, query };
+        let lookup = async { self.locator.locate(&question.query).await.map(Arc::new) };
+        let answer = self.answers.try_get_with_by_ref(&question, lookup).await;
         let outcome = match &answer {
             Ok(variants) if variants.is_empty() => Outcome::unknown,
             Ok(_) => Outcome::found,

@@ -225,7 +225,7 @@ impl From<ReplicaError> for ApiError {
     fn from(error: ReplicaError) -> Self {
         let kind = match error {
             ReplicaError::Store(error) => return error.into(),
-            ReplicaError::Busy | ReplicaError::ComingIn(_) => Kind::Busy,
+            ReplicaError::Busy | ReplicaError::ComingIn(..) => Kind::Busy,
             ReplicaError::NoRoom { .. } => Kind::NoSpace,
             ReplicaError::TooLarge(_) => Kind::TooLarge,
             ReplicaError::Wrong { .. } => Kind::BadRequest,

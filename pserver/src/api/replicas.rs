@@ -32,7 +32,8 @@ struct PutQuery {
     name: String,
 }
 
-/// Handles it. What is held already is answered without reading the body.
+/// Handles it. What is held already is answered without reading the body: where that is under
+/// another name, after it was copied.
 pub async fn put(
     request: HttpRequest,
     path: web::Path<String>,
@@ -53,16 +54,25 @@ pub async fn put(
     let size = request::content_length(&request)
         .ok_or_else(|| bad("a copy needs Content-Length: its bytes".to_owned()))?;
     let store = &worker.shared.store;
-    if let Some(entry) = store.catalogue().by_digest(&digest)
+    if let Some(entry) = store.held_as(&name, &digest)
         && let Some(held) = store.read(entry).await?
     {
         return Ok(answer(StatusCode::OK, held.entry(), &worker));
     }
+    let held = match store.catalogue().by_digest(&digest) {
+        Some(entry) => store.read(entry).await?,
+        None => None,
+    };
+    let size = held.as_ref().map_or(size, |held| held.entry().stamp.size);
     if !store.keeps_size(size) {
         return Err(ApiError::new(Kind::NotKept, store.why_not_kept(size)));
     }
     let from = request.peer_addr().map(|addr| addr.ip());
     let from = from.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    if let Some(held) = held {
+        let entry = store.copy_held(held, name, from).await?;
+        return Ok(answer(StatusCode::CREATED, &entry, &worker));
+    }
     let replica = store.begin_replica(name, digest, size, from).await?;
     let limit = &worker.shared.download_limit;
     let within = copies::time_for(size, MAX_COPIES, limit.rate());

@@ -1,20 +1,26 @@
 //! Copies that other peers ask this one to hold, on their way in.
 //!
 //! Invariant: a copy is hashed as it is written and gets its name only when it is what its digest
-//! says; one that is not, or breaks off, leaves nothing. Each content comes in once at a time, at
-//! most [`MAX_INCOMING`] do at once, and what they take together there was room for.
+//! says; one that is not, or breaks off, leaves nothing. Each content comes in once at a time under
+//! a name, at most [`MAX_INCOMING`] do at once, and what they take together there was room for.
+//! What is held under another name is copied from there, within the same bounds.
 
 use std::{
     collections::HashMap,
     net::IpAddr,
     os::unix::fs::FileExt,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use futures_util::StreamExt;
 use tokio::task::spawn_blocking;
 use vecino_rest::{Digest, Name, body::Origin, piece::Layout};
 
-use super::{Store, StoreError, Upload, catalogue::Entry, refuse_unshared, verify::PieceHashes};
+use super::{
+    Store, StoreError, Upload, catalogue::Entry, keep::with_digest, read::OpenFile,
+    refuse_unshared, small::time_of, verify::PieceHashes,
+};
 
 /// Copies that come in at the same time.
 pub const MAX_INCOMING: usize = 32;
@@ -27,9 +33,9 @@ pub enum ReplicaError {
     /// Enough come in already.
     #[error("as many copies as this peer takes at once are coming in already")]
     Busy,
-    /// The same content comes in from somebody else.
-    #[error("a copy of {0} is coming in already")]
-    ComingIn(Digest),
+    /// The same content comes in under the same name from somebody else.
+    #[error("a copy of {0} is coming in as {1:?} already")]
+    ComingIn(Digest, Name),
     /// Not enough room.
     #[error(
         "the copy has {size} bytes, and this peer has room for {free}: {} are missing",
@@ -57,24 +63,25 @@ pub enum ReplicaError {
     Store(#[from] StoreError),
 }
 
-/// What is coming in, by digest: its size, and who sends it.
+/// What is coming in: its size, and who sends it.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
-    copies: Mutex<HashMap<Digest, (u64, IpAddr)>>,
+    copies: Mutex<HashMap<(Digest, Name), (u64, IpAddr)>>,
 }
 
 impl Incoming {
     /// Admits a copy where `free` bytes are free, those that are coming in not taken off.
     fn admit(
         self: &Arc<Self>,
-        digest: Digest,
+        (digest, name): (Digest, &Name),
         size: u64,
         free: u64,
         from: IpAddr,
     ) -> Result<Admitted, ReplicaError> {
         let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
-        if copies.contains_key(&digest) {
-            return Err(ReplicaError::ComingIn(digest));
+        let what = (digest, name.clone());
+        if copies.contains_key(&what) {
+            return Err(ReplicaError::ComingIn(what.0, what.1));
         }
         let own = copies.values().filter(|(_, by)| *by == from).count();
         if copies.len() >= MAX_INCOMING || own >= MAX_INCOMING_OF_ONE {
@@ -86,10 +93,10 @@ impl Incoming {
         if size > free {
             return Err(ReplicaError::NoRoom { size, free });
         }
-        copies.insert(digest, (size, from));
+        copies.insert(what.clone(), (size, from));
         Ok(Admitted {
             incoming: self.clone(),
-            digest,
+            what,
         })
     }
 }
@@ -98,7 +105,7 @@ impl Incoming {
 #[derive(Debug)]
 struct Admitted {
     incoming: Arc<Incoming>,
-    digest: Digest,
+    what: (Digest, Name),
 }
 
 impl Drop for Admitted {
@@ -106,7 +113,7 @@ impl Drop for Admitted {
         let copies = self.incoming.copies.lock();
         copies
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.digest);
+            .remove(&self.what);
     }
 }
 
@@ -133,7 +140,7 @@ impl Store {
         refuse_unshared(&name)?;
         let layout = Layout::of(size).ok_or(ReplicaError::TooLarge(size))?;
         let free = self.free_bytes(Origin::Fetched);
-        let admitted = self.incoming.admit(digest, size, free, from)?;
+        let admitted = self.incoming.admit((digest, &name), size, free, from)?;
         Ok(Replica {
             upload: self.begin_upload().await?,
             store: self.clone(),
@@ -142,6 +149,36 @@ impl Store {
             hashes: PieceHashes::new(layout),
             _admitted: admitted,
         })
+    }
+
+    /// Keeps what is held under another name as `name` too, for somebody.
+    pub async fn copy_held(
+        self: &Arc<Self>,
+        held: OpenFile,
+        name: Name,
+        from: IpAddr,
+    ) -> Result<Arc<Entry>, ReplicaError> {
+        let entry = held.entry().clone();
+        let size = entry.stamp.size;
+        let mut replica = self.begin_replica(name, entry.digest, size, from).await?;
+        let mut bytes = pin!(held.stream(0..size));
+        while let Some(block) = bytes.next().await {
+            let block = block.map_err(StoreError::io("what is held cannot be copied"))?;
+            let write = move || replica.write(&block).map(|()| replica);
+            let written = spawn_blocking(write).await;
+            replica = written.map_err(|_| StoreError::Interrupted)??;
+        }
+        let modified = time_of(entry.stamp.modified_ms());
+        let set = replica.upload.file.set_modified(modified);
+        set.map_err(StoreError::io("copy cannot be written"))?;
+        replica.keep().await
+    }
+
+    /// What is held of a content under `name`, or as what is kept where that is taken.
+    pub fn held_as(&self, name: &Name, digest: &Digest) -> Option<Arc<Entry>> {
+        let other = with_digest(name, digest);
+        let mut names = std::iter::once(name).chain(&other);
+        names.find_map(|name| self.catalogue().by_name_and_digest(name, digest))
     }
 }
 
@@ -203,36 +240,39 @@ mod tests {
     #[test]
     fn copies_come_in_once_each_some_at_a_time_and_only_where_there_is_room() {
         let incoming = Arc::new(Incoming::default());
-        let first = incoming.admit(digest(0), 40, 100, FROM).expect("admitted");
-        let again = incoming.admit(digest(0), 1, 100, FROM);
-        assert!(matches!(again, Err(ReplicaError::ComingIn(_))));
-        let second = incoming
-            .admit(digest(1), 61, 100, FROM)
-            .expect_err("no room");
+        let name: Name = "a".parse().expect("valid");
+        let what = |number| (digest(number), &name);
+        let first = incoming.admit(what(0), 40, 100, FROM).expect("admitted");
+        let again = incoming.admit(what(0), 1, 100, FROM);
+        assert!(matches!(again, Err(ReplicaError::ComingIn(..))));
+        let other = "b".parse().expect("valid");
+        let as_other = incoming.admit((digest(0), &other), 40, 100, FROM);
+        drop(as_other.expect("another name is another copy"));
+        let second = incoming.admit(what(1), 61, 100, FROM).expect_err("no room");
         let told = "the copy has 61 bytes, and this peer has room for 60: 1 are missing";
         assert_eq!(second.to_string(), told);
-        let second = incoming.admit(digest(1), 60, 100, FROM).expect("admitted");
+        let second = incoming.admit(what(1), 60, 100, FROM).expect("admitted");
         drop((first, second));
         let from = |number: usize| {
             let last = u8::try_from(number / MAX_INCOMING_OF_ONE).expect("few");
             IpAddr::from([10, 0, 0, last])
         };
         let many: Vec<_> = (0..MAX_INCOMING)
-            .map(|number| incoming.admit(digest(number), 1, 100, from(number)))
+            .map(|number| incoming.admit(what(number), 1, 100, from(number)))
             .map(|admitted| admitted.expect("admitted"))
             .collect();
-        let more = incoming.admit(digest(99), 1, 100, FROM);
+        let more = incoming.admit(what(99), 1, 100, FROM);
         assert!(matches!(more, Err(ReplicaError::Busy)));
         drop(many);
         let of_one: Vec<_> = (0..MAX_INCOMING_OF_ONE)
-            .map(|number| incoming.admit(digest(number), 1, 100, FROM))
+            .map(|number| incoming.admit(what(number), 1, 100, FROM))
             .map(|admitted| admitted.expect("admitted"))
             .collect();
-        let more = incoming.admit(digest(99), 1, 100, FROM);
+        let more = incoming.admit(what(99), 1, 100, FROM);
         assert!(matches!(more, Err(ReplicaError::Busy)), "of one");
-        assert!(incoming.admit(digest(99), 1, 100, from(0)).is_ok());
+        assert!(incoming.admit(what(99), 1, 100, from(0)).is_ok());
         let many = of_one;
         drop(many);
-        assert!(incoming.admit(digest(99), 100, 100, FROM).is_ok());
+        assert!(incoming.admit(what(99), 100, 100, FROM).is_ok());
     }
 }

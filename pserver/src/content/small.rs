@@ -327,7 +327,7 @@ fn start_writing(file: &File, size: usize) {
     }
 }
 
-fn time_of(modified_ms: i64) -> SystemTime {
+pub(super) fn time_of(modified_ms: i64) -> SystemTime {
     let since = Duration::from_millis(modified_ms.max(0).cast_unsigned());
     SystemTime::UNIX_EPOCH
         .checked_add(since)

@@ -2,6 +2,7 @@
 
 use std::{fs, sync::Arc};
 
+use futures_util::future::join_all;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use vecino_grpc::v1::{self, directory_client::DirectoryClient};
 use vecino_rest::{
@@ -195,19 +196,98 @@ async fn a_peer_that_has_it_says_so_at_once() {
     let stage = Stage::start().await;
     let (neighbour, own) = asker(&stage).await;
     let content = Content::new("there", 2 * PIECE);
-    neighbour.shares("another name.bin", &content).await;
+    neighbour.shares("there.bin", &content).await;
     let holders = put(&own, "there.bin", &content, 1).await;
     assert_eq!(holders, [own.url(), neighbour.url()]);
     assert_eq!(own.metric("vecino_sent_bytes_total").await, 0);
     // Even without a byte of the body.
     let length = content.len().to_string();
-    let request = blob(&content, "x").with("Content-Length", length);
+    let request = blob(&content, "there.bin").with("Content-Length", length);
     let response = request.send(neighbour.addr).await;
     assert_eq!(response.status, 200);
     let stored: Stored = response.json();
-    assert_eq!(stored.name.as_str(), "another name.bin");
     assert_eq!(stored.holders, [neighbour.url()]);
     assert!(neighbour.fetched_files().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_has_it_under_another_name_keeps_it_under_this_one_too() {
+    let stage = Stage::start().await;
+    let (neighbour, own) = asker(&stage).await;
+    for (label, size) in [("large", 3 * PIECE + 7), ("small", 9), ("empty", 0)] {
+        let content = Content::new(label, size);
+        let names = [format!("{label}/one.bin"), format!("{label}/two.bin")];
+        neighbour.shares(&names[0], &content).await;
+        let holders = put(&own, &names[1], &content, 1).await;
+        assert_eq!(holders, [own.url(), neighbour.url()]);
+        assert_holds(&neighbour, &names[1], &content);
+        let held = neighbour.files().await;
+        let held = held.iter().filter(|file| file.digest == content.digest);
+        let held: Vec<_> = held.map(|file| file.name.to_string()).collect();
+        assert_eq!(held, names);
+    }
+    assert_eq!(own.metric("vecino_sent_bytes_total").await, 0);
+    assert!(files_below(&neighbour.parts()).is_empty());
+    // Its place may be taken: then it is kept beside that, once.
+    let content = Content::new("small", 9);
+    fs::write(neighbour.fetched("small/three.bin"), "the user's").unwrap();
+    let before = neighbour.fetched_files().len();
+    for _ in 0..2 {
+        put(&own, "small/three.bin", &content, 1).await;
+        assert_eq!(neighbour.fetched_files().len(), before + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_keeps_nothing_takes_no_second_name() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").set("KEEP", "never").start().await;
+    let content = Content::new("shared", 100);
+    neighbour.shares("one.bin", &content).await;
+    let refused = neighbour.send(&blob(&content, "two.bin").body("")).await;
+    assert_eq!((refused.status, refused.kind()), (409, Kind::NotKept));
+    assert!(neighbour.fetched_files().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_contents_come_in_under_several_names_at_once() {
+    let stage = Stage::start().await;
+    let peer = stage.peer("peer").start().await;
+    let content = Content::new("equal", 1_000);
+    let mut sockets = Vec::new();
+    for name in ["a.bin", "b.bin", "c.bin"] {
+        let request = blob(&content, name).body(&*content.bytes);
+        let bytes = request.bytes(peer.addr);
+        let mut socket = TcpStream::connect(peer.addr).await.unwrap();
+        socket.write_all(&bytes[..bytes.len() - 1]).await.unwrap();
+        sockets.push((socket, bytes));
+        let begun = sockets.len();
+        eventually("begun", async || files_below(&peer.parts()).len() == begun).await;
+    }
+    for (socket, bytes) in &mut sockets {
+        socket.write_all(&bytes[bytes.len() - 1..]).await.unwrap();
+    }
+    eventually("kept", async || peer.files().await.len() == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_equal_files_is_copied_whole() {
+    let stage = Stage::start().await;
+    let (neighbour, own) = asker(&stage).await;
+    let other = stage.peer("other").start().await;
+    for (label, size) in [("empty", 0), ("equal", 5_000)] {
+        let content = Content::new(label, size);
+        // As many as a client sends at once.
+        let names: Vec<_> = (0..8).map(|at| format!("{label}/{at}/init.py")).collect();
+        let all = names.iter().map(|name| put(&own, name, &content, 2));
+        for holders in join_all(all).await {
+            assert_eq!(holders.len(), 3, "{holders:?}");
+        }
+        for name in &names {
+            assert_holds(&neighbour, name, &content);
+            assert_holds(&other, name, &content);
+        }
+    }
 }
 
 async fn assert_nothing_kept(peer: &Peer) {

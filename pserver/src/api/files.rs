@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{Method, header},
+    http::{Method, StatusCode, header},
     web,
 };
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use super::{
     respond::{self, Described, Prepared},
 };
 use crate::{
-    content::{Condition, Shared, Store, refuse_unshared, upload::Upload},
+    content::{Condition, Shared, Store, read::OpenFile, refuse_unshared, upload::Upload},
     copies::MAX_COPIES,
     download::{choice, choice::Wanted, fetch::Located},
 };
@@ -105,7 +105,7 @@ pub async fn get(
     let shared = &worker.shared;
     let fetcher = &worker.fetcher;
     match fetcher.find(&wanted).await? {
-        Located::Held(file) => respond::file(&request, &wanted.name, file, shared, None),
+        Located::Held(file) => held(&request, &wanted.name, file, &worker),
         Located::Content(digest, claims) => {
             let described = |size| Described {
                 name: &wanted.name,
@@ -166,6 +166,21 @@ pub async fn get(
             })
         }
     }
+}
+
+/// Answers with what is held here; who takes all of it has it kept under that name too.
+fn held(
+    request: &HttpRequest,
+    name: &Name,
+    file: OpenFile,
+    worker: &Worker,
+) -> Result<HttpResponse, ApiError> {
+    let entry = file.entry().clone();
+    let response = respond::file(request, name, file, &worker.shared, None)?;
+    if request.method() == Method::GET && response.status() == StatusCode::OK {
+        worker.fetcher.keep_also(&entry, name);
+    }
+    Ok(response)
 }
 
 fn condition(request: &HttpRequest) -> Result<Condition, ApiError> {

@@ -3,9 +3,12 @@
 //! ([`source`]), what is on the disk so far ([`parts`]) and the state machine that joins them
 //! ([`job`]).
 //!
+//! What is held already is kept under one more name by [`also`].
+//!
 //! [`Downloads`] knows the running jobs, one a content, and the downloads that clients asked the
 //! peer to make for them. A job is shared by everybody who wants its content.
 
+pub mod also;
 pub mod bits;
 pub mod choice;
 pub mod fetch;
@@ -102,6 +105,8 @@ pub struct Downloads {
     pub piece_lists: Arc<Semaphore>,
     /// What is on the disk so far.
     pub parts: Arc<Parts>,
+    /// Bounds what is kept under one more name.
+    pub also: also::Also,
     /// By digest and size: providers may disagree on the size, and each claim is tried.
     jobs: Mutex<HashMap<(Digest, u64), Arc<Job>>>,
     /// What clients asked the peer to fetch.
@@ -114,6 +119,7 @@ impl Downloads {
         Self {
             piece_lists: Arc::new(Semaphore::new(MAX_PIECE_LISTS)),
             parts: Arc::new(Parts::new(parts)),
+            also: also::Also::default(),
             jobs: Mutex::default(),
             records: Arc::new(records),
         }

@@ -66,7 +66,8 @@ impl Sender {
         wanted: &Wanted,
         file: OpenFile,
     ) -> io::Result<Answered> {
-        let (digest, size) = (file.entry().digest, file.entry().stamp.size);
+        let entry = file.entry().clone();
+        let (digest, size) = (entry.digest, entry.stamp.size);
         let Some(sent) = request.bytes_of(size) else {
             return Ok(ELSEWHERE);
         };
@@ -78,6 +79,9 @@ impl Sender {
         };
         self.begin(stream, request, &content, &sent).await?;
         self.send_bytes(stream, file.stream(sent.range)).await?;
+        if !sent.is_part {
+            self.worker.fetcher.keep_also(&entry, &wanted.name);
+        }
         Ok(HERE)
     }
 

@@ -114,6 +114,56 @@ async fn what_is_held_is_answered_from_here_unless_another_is_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_under_another_name_is_kept_under_the_one_that_was_asked_for() {
+    let stage = Stage::start().await;
+    let neighbour = stage.peer("neighbour").start().await;
+    let own = stage.peer("own").neighbour(neighbour.addr).start().await;
+    for (label, size) in [("large", 2 * PIECE + 3), ("empty", 0)] {
+        let content = Content::new(label, size);
+        let provider = Provider::honest(&content).await;
+        let names = ["a", "b", "c", "d"].map(|name| format!("{label}/{name}.py"));
+        let records = names.each_ref().map(|name| (&**name, &content));
+        stage.announce(&provider.fixture.url(), &records).await;
+        own.downloads(&names[0], &content).await;
+        own.keeps(&names[0], &content).await;
+        let asked = provider.fixture.seen().len();
+        // A part, or a name that nobody shares, is no reason to keep it.
+        let path = path_of(&names[2]);
+        let head = own.send(&Request::new("HEAD", &path)).await;
+        assert_eq!(head.status, 200);
+        if size > 0 {
+            let part = own
+                .send(&Request::get(&path).with("Range", "bytes=0-9"))
+                .await;
+            assert_eq!(part.status, 206);
+        }
+        let made_up = path_of(&format!("{label}/made up.py"));
+        let made_up = own
+            .get(format!("{made_up}?digest={}", content.digest))
+            .await;
+        assert!(made_up.status == 200 && *made_up.body == *content.bytes);
+        own.downloads(&names[1], &content).await;
+        own.keeps(&names[1], &content).await;
+        let by_digest = format!("{}?digest={}", path_of(&names[3]), content.digest);
+        assert_eq!(own.get(by_digest).await.status, 200);
+        own.keeps(&names[3], &content).await;
+        let held = own.files().await.into_iter();
+        let held: Vec<_> = held
+            .filter(|file| file.digest == content.digest)
+            .map(|file| file.name.to_string())
+            .collect();
+        assert_eq!(held, [&*names[0], &*names[1], &*names[3]]);
+        assert_eq!(provider.fixture.seen().len(), asked, "it was fetched again");
+    }
+    let never = stage.peer("never").neighbour(neighbour.addr);
+    let never = never.set("KEEP", "never").start().await;
+    let content = Content::new("large", 2 * PIECE + 3);
+    never.shares("mine.py", &content).await;
+    never.downloads("large/b.py", &content).await;
+    assert!(never.fetched_files().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_contents_of_one_name_are_kept_side_by_side() {
     let stage = Stage::start().await;
     let neighbour = stage.peer("neighbour").start().await;

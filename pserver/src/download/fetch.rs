@@ -15,6 +15,7 @@ use super::{
     Downloads, JobError,
     choice::{self, Choice, Claim, Me, Wanted},
     job::{Job, Reader, Tools},
+    provider_url,
     roster::Candidate,
     source::Incoming,
 };
@@ -134,8 +135,31 @@ impl Fetcher {
         Ok(file.map_or(Located::Content(digest, claims), Located::Held))
     }
 
-    /// What `wanted` means in the network; `fresh`: by no answer from before.
+    /// What `wanted` means in the network; `fresh`: by no answer from before. A provider that is
+    /// known by its address may be named by its host.
     async fn choose(&self, wanted: &Wanted, fresh: bool) -> Result<Choice, OutboundError> {
+        let mut choice = self.choose_as_named(wanted, fresh).await?;
+        let Some(choice::From::Url(url)) = &wanted.from else {
+            return Ok(choice);
+        };
+        if choice != Choice::Nobody {
+            return Ok(choice);
+        }
+        for url in provider_url::by_address(url).await {
+            let from = Some(choice::From::Url(url));
+            let wanted = Wanted {
+                from,
+                ..wanted.clone()
+            };
+            choice = self.choose_as_named(&wanted, fresh).await?;
+            if choice != Choice::Nobody {
+                break;
+            }
+        }
+        Ok(choice)
+    }
+
+    async fn choose_as_named(&self, wanted: &Wanted, fresh: bool) -> Result<Choice, OutboundError> {
         let ask = async |query: LocateQuery| {
             let query = LocateQuery { fresh, ..query };
             let located = self.lookup(&query).await?;
@@ -173,6 +197,9 @@ impl Fetcher {
                 (None, None) => format!("nobody shares {:?}", wanted.name),
                 (Some(digest), None) => {
                     format!("nobody shares {:?} with digest {digest}", wanted.name)
+                }
+                (_, Some(from @ choice::From::Url(_))) => {
+                    format!("no peer that is known as {from} shares {:?}", wanted.name)
                 }
                 (_, Some(from)) => format!("{from} does not share {:?}", wanted.name),
             })),

@@ -10,14 +10,21 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use hyper_util::client::legacy::connect::dns::Name;
+use tokio::time::timeout;
 use tower_service::Service;
 use vecino_rest::{
     PeerUrl,
     peer_url::{Host, InvalidPeerUrl, address_fault},
 };
+
+/// Addresses that are looked up for a host name that a client named ...
+const MAX_ADDRESSES: usize = 4;
+/// ... and how long it may take to find them.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why a provider's URL leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +78,21 @@ pub async fn addresses(url: &PeerUrl, on_loopback: bool) -> Result<Vec<SocketAdd
         }
         Host::Name(host) => look_up(host, url.port(), on_loopback).await,
     }
+}
+
+/// The URLs by which whoever is at the host name of `url` may be known instead, if it is one; they
+/// are compared, and never connected to.
+pub async fn by_address(url: &PeerUrl) -> Vec<PeerUrl> {
+    let Host::Name(host) = url.host() else {
+        return Vec::new();
+    };
+    if url.is_https() {
+        return Vec::new();
+    }
+    let found = timeout(RESOLVED_WITHIN, look_up(host, url.port(), true)).await;
+    let found = found.ok().and_then(Result::ok).unwrap_or_default();
+    let addresses = found.into_iter().take(MAX_ADDRESSES);
+    addresses.map(PeerUrl::http).collect()
 }
 
 /// The addresses of a name. One bad address among several spoils it: it is not an honest

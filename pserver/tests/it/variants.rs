@@ -61,6 +61,19 @@ async fn an_ambiguous_name_is_never_guessed() {
         assert!(*response.body == *one.bytes, "{from}");
         assert_eq!(response.header("etag"), Some(&*one.tag()));
     }
+    // By its host's name, whatever address it is known by; and who is known by none is not said to
+    // be there.
+    let by_host = first.fixture.url().replace("127.0.0.1", "localhost");
+    let response = own.get(format!("{path}?from={by_host}")).await;
+    assert_eq!(response.status, 200, "{by_host}: {}", response.text());
+    assert!(*response.body == *one.bytes);
+    let nobody = own.get(format!("{path}?from=127.0.0.1:1")).await;
+    assert_eq!((nobody.status, nobody.kind()), (404, Kind::NotFound));
+    let told = nobody.text();
+    assert!(
+        told.contains("no peer that is known as http://127.0.0.1:1"),
+        "{told}"
+    );
     let neither = own.get(format!("{path}?digest={}", "0".repeat(64))).await;
     assert_eq!((neither.status, neither.kind()), (404, Kind::NotFound));
     let contradiction = own

@@ -221,11 +221,11 @@ impl Events {
                     digest: record.digest,
                     size: record.size,
                 },
-                Ok(Change::Removed(digest, name)) => FileChange {
+                Ok(Change::Removed(digest, name, size)) => FileChange {
                     change: Presence::Removed,
                     name,
                     digest,
-                    size: 0,
+                    size,
                     origin: None,
                 },
                 Err(broadcast::error::RecvError::Lagged(_)) => {

@@ -68,7 +68,7 @@ pub struct FileChange {
     pub name: Name,
     /// Its content.
     pub digest: Digest,
-    /// Bytes; 0 when it is gone.
+    /// Bytes; those that it had when it is gone.
     pub size: u64,
     /// Where it is from; absent when it is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -74,8 +74,8 @@ pub struct Record {
 pub enum Change {
     /// It can be had here now.
     Added(Record),
-    /// It cannot be had here any more.
-    Removed(Digest, Name),
+    /// So many bytes cannot be had here any more.
+    Removed(Digest, Name, u64),
 }
 
 /// Followers that fall behind by more than so many changes begin again from a snapshot.
@@ -197,7 +197,10 @@ impl Catalogue {
                 inner.records.remove(&gone.digest);
             }
         }
-        self.tell(inner, Change::Removed(gone.digest, gone.name.clone()));
+        self.tell(
+            inner,
+            Change::Removed(gone.digest, gone.name.clone(), gone.stamp.size),
+        );
     }
 
     fn tell(&self, inner: &mut Inner, change: Change) {
@@ -374,7 +377,7 @@ mod tests {
         std::iter::from_fn(|| feed.try_recv().ok())
             .map(|change| match change {
                 Change::Added(record) => format!("+{}", record.name),
-                Change::Removed(_, name) => format!("-{name}"),
+                Change::Removed(_, name, _) => format!("-{name}"),
             })
             .collect()
     }

@@ -154,7 +154,10 @@ async fn an_upload_and_a_download_are_told_in_order() {
         })
         .await;
     let removed = |file: FileChange| {
-        file.change == Presence::Removed && file.digest == up.digest && file.origin.is_none()
+        file.change == Presence::Removed
+            && file.digest == up.digest
+            && file.origin.is_none()
+            && file.size == up.len()
     };
     assert!(
         events

@@ -274,7 +274,7 @@ impl Publisher {
 fn task(change: Change) -> Task {
     match change {
         Change::Added(record) => Task::Store(record),
-        Change::Removed(digest, name) => Task::Withdraw(
+        Change::Removed(digest, name, _) => Task::Withdraw(
             Record {
                 name,
                 digest,

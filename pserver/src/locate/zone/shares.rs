@@ -95,7 +95,7 @@ impl Shares {
     pub(super) fn apply(&mut self, change: Change) -> u32 {
         let name = match &change {
             Change::Added(record) => &record.name,
-            Change::Removed(_, name) => name,
+            Change::Removed(_, name, _) => name,
         };
         let slot = self.layout.slot_of(name);
         let share = self.slots.entry(slot).or_default();
@@ -106,7 +106,7 @@ impl Shares {
                 let key = (record.name.clone(), record.digest);
                 share.records.insert(key, record.clone())
             }
-            Change::Removed(digest, name) => share.records.remove(&(name.clone(), *digest)),
+            Change::Removed(digest, name, _) => share.records.remove(&(name.clone(), *digest)),
         };
         if let Some(before) = before {
             share.fingerprint -= size(&before);
@@ -153,7 +153,7 @@ mod tests {
                 let record = record(name, content);
                 let slot = shares.apply(match add {
                     true => Change::Added(record),
-                    false => Change::Removed(record.digest, record.name),
+                    false => Change::Removed(record.digest, record.name, record.size),
                 });
                 if !settles {
                     continue;
@@ -163,7 +163,7 @@ mod tests {
                 for change in share.changes_since(*known).expect("few") {
                     match change {
                         Change::Added(r) => held.insert((r.name.clone(), r.digest), r.clone()),
-                        Change::Removed(digest, name) => held.remove(&(name.clone(), *digest)),
+                        Change::Removed(digest, name, _) => held.remove(&(name.clone(), *digest)),
                     };
                 }
                 *known = share.fingerprint();

@@ -119,7 +119,7 @@ impl Visit<'_> {
                     Change::Added(record) => {
                         kept.put(&node.me, *slot, vec![record], now, self.life);
                     }
-                    Change::Removed(digest, name) => {
+                    Change::Removed(digest, name, _) => {
                         kept.withdraw(&node.me.peer, *slot, [(name, digest)]);
                     }
                 }
@@ -200,7 +200,7 @@ impl Visit<'_> {
         for change in changes {
             let key = match change {
                 Change::Added(record) => (&record.name, &record.digest),
-                Change::Removed(digest, name) => (name, digest),
+                Change::Removed(digest, name, _) => (name, digest),
             };
             last.insert(key, change);
         }
@@ -208,7 +208,7 @@ impl Visit<'_> {
         for change in last.into_values() {
             match change {
                 Change::Added(record) => added.push(record),
-                Change::Removed(digest, name) => gone.push(convert::gone(digest, name)),
+                Change::Removed(digest, name, _) => gone.push(convert::gone(digest, name)),
             }
         }
         let peers = &self.node.peers;

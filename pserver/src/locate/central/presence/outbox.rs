@@ -117,7 +117,7 @@ impl Outbox<'_> {
         while let Some(change) = next.take() {
             let key = match &change {
                 Change::Added(record) => (record.digest, record.name.clone()),
-                Change::Removed(digest, name) => (*digest, name.clone()),
+                Change::Removed(digest, name, _) => (*digest, name.clone()),
             };
             last.insert(key, change);
             self.change += 1;
@@ -133,7 +133,7 @@ impl Outbox<'_> {
         for change in last.into_values() {
             match change {
                 Change::Added(record) => announce.push(to_wire(&record)),
-                Change::Removed(digest, name) => withdraw.push(gone(&digest, &name)),
+                Change::Removed(digest, name, _) => withdraw.push(gone(&digest, &name)),
             }
         }
         self.send(announce, withdraw, None).await

@@ -153,6 +153,17 @@ impl ApiError {
         }
     }
 
+    /// Whether the own peer has nobody who could do what was asked for, now or later.
+    pub(crate) fn is_for_good(&self) -> bool {
+        match self {
+            Self::Problem(problem) => match problem.kind() {
+                Some(Kind::NoNeighbour) => problem.neighbours.is_empty(),
+                kind => kind == Some(Kind::NotSupported),
+            },
+            _ => false,
+        }
+    }
+
     /// The code to end with.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {

@@ -358,23 +358,35 @@ fn a_folder_goes_to_a_folder_and_takes_no_digest() {
 
 #[test]
 fn without_a_search_what_is_known_is_taken() {
-    for kind in [Kind::NotSupported, Kind::NoNeighbour, Kind::BadRequest] {
+    for kind in [
+        Kind::NotSupported,
+        Kind::NoNeighbour,
+        Kind::LookupFailed,
+        Kind::BadRequest,
+    ] {
         let mut network = Network::default().own("d/own", b"1");
         network.cannot_search = Some(kind);
         network.discovered = vec![("d/found".to_owned(), b"2".to_vec())];
         let peer = network.start();
         let client = Client::of(&peer);
+        let (partly, code) = match kind {
+            Kind::LookupFailed => (6, 6),
+            Kind::BadRequest => (2, 2),
+            // That is all there is to know where nobody can search.
+            Kind::NoNeighbour => (0, 6),
+            _ => (0, 1),
+        };
         let done = client.run(&["download", "d/"]);
-        assert_eq!(done.code, 0, "{done:?}");
+        assert_eq!(done.code, partly, "{done:?}");
         assert!(done.stderr.contains("cannot be searched"), "{done:?}");
         let there = tree(&client.path("d"));
         assert_eq!(there, [Path::new("found"), Path::new("own")]);
+        let done = client.run(&["download", "d/", "--json"]);
+        assert_eq!(done.code, partly, "{done:?}");
+        let last = done.stdout.lines().last().unwrap();
+        let last: serde_json::Value = serde_json::from_str(last).unwrap();
+        assert_eq!(last["summary"]["incomplete"], true, "{done:?}");
         // That nothing is known does not mean that nothing is there.
-        let code = match kind {
-            Kind::NoNeighbour => 6,
-            Kind::BadRequest => 2,
-            _ => 1,
-        };
         assert_eq!(client.run(&["download", "e/"]).code, code, "{kind:?}");
     }
 }

@@ -54,14 +54,22 @@ impl Entry {
     }
 }
 
-/// Lists what is below `folder`, in order of names. `from_one` where only one peer counts: then
+/// What is below a folder.
+pub(super) struct Listed {
+    /// Its files, in order of names.
+    pub(super) entries: Vec<Entry>,
+    /// Why that may not be all of them.
+    pub(super) unsearched: Option<ApiError>,
+}
+
+/// Lists what is below `folder`. `from_one` where only one peer counts: then
 /// that peer decides what is meant by a name, not the own one.
 pub(super) async fn list(
     folder: &Name,
     from_one: bool,
     api: &Api,
     out: &Output,
-) -> Result<Vec<Entry>, Failure> {
+) -> Result<Listed, Failure> {
     let prefix = format!("{folder}/");
     let (own, network) =
         futures_util::future::join(own(api, &prefix), searched(api, &prefix)).await;
@@ -83,7 +91,10 @@ pub(super) async fn list(
     match unsearched {
         // That nothing is known is not that nothing is there.
         Some(why) if entries.is_empty() => Err(Failure::Api(why)),
-        _ => Ok(entries),
+        unsearched => Ok(Listed {
+            entries,
+            unsearched,
+        }),
     }
 }
 

@@ -17,7 +17,7 @@ use serde::Serialize;
 use vecino_rest::{Digest, Kind, Name, Problem};
 
 use self::{
-    listing::{Contents, Entry},
+    listing::{Contents, Entry, Listed},
     tree::Tree,
 };
 use super::{
@@ -76,6 +76,9 @@ struct Summary {
     /// Fetched now.
     bytes: u64,
     path: String,
+    /// The network could not be searched: there may be more files.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    incomplete: bool,
 }
 
 impl Summary {
@@ -115,7 +118,10 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let root = root(folder, args)?;
     let api = &session.api;
-    let entries = listing::list(folder, args.from.is_some(), api, out).await?;
+    let Listed {
+        entries,
+        unsearched,
+    } = listing::list(folder, args.from.is_some(), api, out).await?;
     if entries.is_empty() {
         let text = format!("{folder}/: nobody shares a file below it");
         return Err(Failure::NotFound(text));
@@ -130,6 +136,7 @@ pub(super) async fn run(
     let mut summary = Summary {
         files: entries.len() as u64,
         path: fetching.tree.root().to_string_lossy().into_owned(),
+        incomplete: unsearched.is_some(),
         ..Summary::default()
     };
     let expected = entries.iter().map(Entry::size).fold(0, u64::saturating_add);
@@ -150,7 +157,12 @@ pub(super) async fn run(
     } else {
         out.note(&summary.text(folder));
     }
-    failures.finish(out)
+    failures.finish(out)?;
+    match unsearched {
+        // Where nobody can search, what the own peer knows is all that there is to know.
+        Some(why) if !why.is_for_good() => Err(Failure::Api(why)),
+        _ => Ok(()),
+    }
 }
 
 /// Where the folder goes.

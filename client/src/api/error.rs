@@ -33,6 +33,9 @@ pub(crate) enum ApiError {
         /// What the system said.
         why: String,
     },
+    /// It broke, and who sent it said why when it was asked for the rest.
+    #[error("the download broke off: {}", told(.0))]
+    BrokenOff(Box<Problem>),
     /// Nothing came for too long.
     #[error("{origin} sent nothing for {} seconds", .after.as_secs())]
     Silent {
@@ -144,6 +147,14 @@ impl ApiError {
         )
     }
 
+    /// Why it broke off with what was said `before`, when this was the answer to who asked again.
+    pub(crate) fn after(self, before: Self) -> Self {
+        match self {
+            Self::Problem(problem) => Self::BrokenOff(problem),
+            _ => before,
+        }
+    }
+
     /// Whether there is nothing at the offset that was asked for.
     pub(crate) fn is_range_refused(&self) -> bool {
         match self {
@@ -170,6 +181,7 @@ impl ApiError {
             Self::Problem(problem) => exit_code::of_problem(problem.kind(), problem.status),
             Self::Unreachable { .. }
             | Self::Broken { .. }
+            | Self::BrokenOff(_)
             | Self::Silent { .. }
             | Self::NotAPeer { .. } => ExitCode::Unreachable,
             Self::Unexpected { status, .. } => exit_code::of_status(*status),
@@ -191,7 +203,7 @@ impl ApiError {
             Self::Unreachable { .. } => {
                 "is the peer running there? URL_PEERAS names your own peer, host:port"
             }
-            Self::Broken { .. } | Self::Silent { .. } => "run again",
+            Self::Broken { .. } | Self::BrokenOff(_) | Self::Silent { .. } => "run again",
             Self::Unexpected { status, .. } => {
                 return failure::hint_for(None, *status).map(str::to_owned);
             }

@@ -275,10 +275,13 @@ impl Order<'_> {
                     afresh = true;
                     continue;
                 }
-                // Who sent it is gone by now: what was said of that first says more.
+                // Who sent it is gone by now: that is not the same as unheard of.
                 Err(cause) if cause.exit_code() == ExitCode::NotFound && broken.is_some() => {
                     return Err(Failure::Stopped {
-                        cause: broken.unwrap_or(cause),
+                        cause: match broken {
+                            Some(before) => cause.after(before),
+                            None => cause,
+                        },
                         kept: sink.kept(),
                     });
                 }

@@ -146,6 +146,8 @@ async fn who_goes_in_the_middle_is_unreachable_and_not_unheard_of() {
     });
     let failed = resume(folder.path(), addr.await).await.unwrap_err();
     assert_eq!(failed.exit_code(), ExitCode::Unreachable, "{failed:?}");
+    let told = failed.to_string();
+    assert_eq!(told, "the download broke off: nobody shares it");
     let kept = failed.hint().unwrap();
     assert!(kept.contains("run again to resume"), "{kept}");
     assert_eq!(left(folder.path()), &CONTENT[..PREFIX + 2]);

@@ -301,7 +301,9 @@ pub(crate) fn hint_for(kind: Option<Kind>, status: u16) -> Option<&'static str> 
         Kind::VerificationFailed => {
             "try again later, or choose who to take it from: `locate` lists the peers for --from"
         }
-        Kind::NoSpace => "your peer's disk is full: free some space there",
+        Kind::NoSpace => {
+            "your peer's disk is full: free some space there; `download --direct` needs none of it"
+        }
         Kind::Storage => "check the disk of your peer and its permissions",
         Kind::Internal => "look into the log of your peer",
         _ => return None,

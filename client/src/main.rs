@@ -46,7 +46,7 @@ async fn run() -> ExitCode {
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return output::clap_message(&error, json),
+        Err(error) => return output::clap_message(&error, json, color, "--help"),
     };
     let out = Output::new(cli.globals, color);
     let config = match loaded {

@@ -12,7 +12,7 @@ use std::{
 
 use clap::{
     ColorChoice,
-    error::{ContextKind, ErrorKind},
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -329,8 +329,12 @@ pub(crate) fn wants_json(words: &[OsString]) -> bool {
     flags.any(|word| word == "--json")
 }
 
-/// Prints what clap says: help and version are data, the rest is an error of usage.
-pub(crate) fn clap_message(error: &clap::Error, json: bool) -> ExitCode {
+/// Characters of a word that an error repeats.
+const SHOWN: usize = 80;
+
+/// Prints what clap says: help and version are data, the rest is an error of usage. `help` is the
+/// word that shows what is accepted.
+pub(crate) fn clap_message(error: &clap::Error, json: bool, color: bool, help: &str) -> ExitCode {
     const QUOTES: &str = "put a name with spaces in quotes: 'my file.txt'";
     let quotes_may_help = quotes_may_help(error);
     if json && error.use_stderr() {
@@ -341,21 +345,43 @@ pub(crate) fn clap_message(error: &clap::Error, json: bool) -> ExitCode {
         eprint_line(&to_json(&problem));
         return ExitCode::Usage;
     }
-    // When it cannot be printed, nobody reads it.
-    let _ = error.print();
+    if !error.use_stderr() {
+        // When it cannot be printed, nobody reads it.
+        let _ = error.print();
+        return ExitCode::Ok;
+    }
+    let text = error.render();
+    let text = match color && io::stderr().is_terminal() {
+        true => text.ansi().to_string(),
+        false => text.to_string(),
+    };
+    let mut text = shortened(error, text);
+    if let Some(at) = text.rfind("For more information") {
+        let last = text.split_off(at);
+        text.push_str(&last.replace("--help", help));
+    }
+    eprint_line(text.trim_end());
     if quotes_may_help {
         eprint_line(&format!("hint: {QUOTES}"));
     }
-    if error.use_stderr() {
-        ExitCode::Usage
-    } else {
-        ExitCode::Ok
+    ExitCode::Usage
+}
+
+/// `text` of `error`, with no more of a long word than an error repeats.
+fn shortened(error: &clap::Error, mut text: String) -> String {
+    for (_, value) in error.context() {
+        if let ContextValue::String(word) = value
+            && let Some((end, _)) = word.char_indices().nth(SHOWN)
+        {
+            text = text.replace(word, &format!("{}…", &word[..end]));
+        }
     }
+    text
 }
 
 /// What clap says without its title, and without how it is used right.
 fn what_is_wrong(error: &clap::Error) -> String {
-    let text = error.render().to_string();
+    let text = shortened(error, error.render().to_string());
     let end = ["\n\nUsage:", "\n\nFor more information"]
         .iter()
         .filter_map(|part| text.find(part))

@@ -226,7 +226,7 @@ impl Repl<'_> {
                 line
             }
             Err(error) => {
-                output::clap_message(&error, json);
+                output::clap_message(&error, json, self.out.color(), "help");
                 return Step::Next;
             }
         };

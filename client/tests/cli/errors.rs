@@ -35,7 +35,7 @@ fn each_problem_has_its_code_and_says_what_to_do() {
         (Kind::LookupFailed, 6, "try again"),
         (Kind::ProviderFailed, 6, "run again"),
         (Kind::VerificationFailed, 7, "--from"),
-        (Kind::NoSpace, 8, "free some space"),
+        (Kind::NoSpace, 8, "download --direct"),
         (Kind::Storage, 8, "disk"),
         (Kind::Busy, 1, "try again"),
         (Kind::BadRequest, 2, "--help"),
@@ -306,4 +306,21 @@ fn a_grpc_port_is_no_peer() {
         done.stderr.contains("does not answer like a Vecino peer"),
         "{done:?}"
     );
+}
+
+#[test]
+fn a_long_word_is_repeated_in_part() {
+    let client = Client::at("127.0.0.1:1");
+    let long = "x".repeat(5000);
+    for args in [
+        &["download", &long][..],
+        &["download", &long, "--json"],
+        &["upload", ".", "--as", &long],
+        &[&long],
+    ] {
+        let done = client.run(args);
+        assert_eq!(done.code, 2, "{done:?}");
+        assert!(done.stderr.len() < 1000, "{done:?}");
+        assert!(done.stderr.contains("xxxx…"), "{done:?}");
+    }
 }

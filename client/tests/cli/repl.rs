@@ -120,6 +120,8 @@ fn an_error_never_ends_the_loop() {
     assert_eq!(client.read("there"), b"hello");
     assert!(done.stderr.contains("nobody has it"), "{done:?}");
     assert!(done.stderr.contains("quote"), "{done:?}");
+    assert!(done.stderr.contains("try 'help'"), "{done:?}");
+    assert!(!done.stderr.contains("try '--help'"), "{done:?}");
     assert!(done.stdout.contains("locate"), "{done:?}");
 }
 

@@ -170,6 +170,27 @@ fn who_has_no_account_is_not_found_until_it_logs_in_and_not_after_it_logged_out(
 }
 
 #[test]
+fn too_many_failed_logins_end_like_a_wrong_one_and_say_for_how_long() {
+    let guarded = Guarded::start(Policy::Closed);
+    let file = guarded.password_file("anas-secret");
+    guarded.account(&["add", "ana", "--password-file", file.to_str().unwrap()]);
+    let [ana, _ben] = guarded.two_peers();
+    ana.await_files();
+    eventually("it knows that a login is needed", || {
+        (ana.status().session.state == SessionState::Needed).then_some(())
+    });
+    let client = ana.client();
+    let too_many = (0..100).find_map(|number| {
+        let refused = client.run_with(&["login", "ana"], &format!("wrong-{number}\n"));
+        assert_eq!(refused.code, 4, "{}", refused.stderr);
+        let is_told = refused.stderr.contains("too many failed");
+        is_told.then_some(refused.stderr)
+    });
+    let told = too_many.expect("it is not endless");
+    assert!(told.contains("within a minute"), "{told}");
+}
+
+#[test]
 fn a_first_login_makes_the_account_where_that_is_open() {
     let guarded = Guarded::start(Policy::Open);
     let [ana, ben] = guarded.two_peers();

@@ -147,8 +147,7 @@ impl From<DialError> for ApiError {
 impl From<LoginError> for ApiError {
     fn from(error: LoginError) -> Self {
         let kind = match error {
-            LoginError::Refused => Kind::LoginRefused,
-            LoginError::TooMany => Kind::Busy,
+            LoginError::Refused | LoginError::TooMany => Kind::LoginRefused,
             LoginError::NotAsked => Kind::NotSupported,
             LoginError::Unreachable => Kind::NetworkUnreachable,
         };

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use vecino_rest::{Kind, Name};
 
 use super::error::ApiError;
+use crate::copies::MAX_COPIES;
 
 /// Largest JSON body, in bytes.
 const MAX_JSON: usize = 64 * 1024;
@@ -69,6 +70,7 @@ fn wrong_query<T: DeserializeOwned>(text: &str, error: &QueryPayloadError) -> St
             let value: String = value.chars().take(SHOWN).collect();
             match name {
                 "limit" => format!("limit={value:?}: expected 1 to {MAX_LIMIT}"),
+                "replicas" => format!("replicas={value:?}: expected 0 to {MAX_COPIES}"),
                 name => format!("{name:?}={value:?}: {why}"),
             }
         }

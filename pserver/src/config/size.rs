@@ -35,11 +35,33 @@ pub(crate) fn print(bytes: u64) -> String {
         )
 }
 
+/// `bytes` rounded down to whole units, for people.
+pub(crate) fn roughly(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let fits = |power: &usize| *power + 1 == units.len() || bytes >> (10 * power) < 10_240;
+    let power = (0..units.len()).find(fits).unwrap_or_default();
+    format!("{} {}", bytes >> (10 * power), units[power])
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn people_read_whole_units() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (10_239, "10239 B"),
+            (10_240, "10 KiB"),
+            (25_149_440, "23 MiB"),
+            (20 << 30, "20 GiB"),
+            (u64::MAX, "16777215 TiB"),
+        ] {
+            assert_eq!(roughly(bytes), text);
+        }
+    }
 
     #[test]
     fn units_are_powers_of_1024() {

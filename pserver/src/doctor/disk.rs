@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use vecino_rest::{body::Origin, doctor::Check};
 
-use crate::content::Store;
+use crate::{config::size::roughly, content::Store};
 
 /// How often the room is looked at.
 const EVERY: Duration = Duration::from_secs(15);
@@ -34,15 +34,8 @@ pub async fn watch(store: Arc<Store>) {
 pub(super) fn check(room: u64) -> Check {
     match room {
         0 => Check::fail(WHAT, FULL, NEXT),
-        1..LITTLE => Check::warn(WHAT, format!("room for {} only", shown(room)), NEXT),
-        _ => Check::ok(WHAT, format!("room for {} of downloads", shown(room))),
-    }
-}
-
-fn shown(bytes: u64) -> String {
-    match bytes >> 20 {
-        mib @ 0..10_240 => format!("{mib} MiB"),
-        mib => format!("{} GiB", mib >> 10),
+        1..LITTLE => Check::warn(WHAT, format!("room for {} only", roughly(room)), NEXT),
+        _ => Check::ok(WHAT, format!("room for {} of downloads", roughly(room))),
     }
 }
 

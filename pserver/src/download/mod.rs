@@ -36,7 +36,7 @@ use self::{
     job::{Job, Reader},
     parts::Parts,
 };
-use crate::content::StoreError;
+use crate::{config::size::roughly, content::StoreError};
 
 /// Contents fetched at the same time.
 const MAX_JOBS: usize = 256;
@@ -54,7 +54,11 @@ pub enum JobError {
     #[error("no room left on this peer's disk")]
     NoSpace,
     /// It would fill this peer's disk.
-    #[error("{needed} bytes are to be fetched, and this peer has room for {free}")]
+    #[error(
+        "{needed} bytes ({}) are to be fetched, and this peer has room for {free} ({})",
+        roughly(*needed),
+        roughly(*free)
+    )]
     NoRoom {
         /// Bytes that are wanted and missing.
         needed: u64,

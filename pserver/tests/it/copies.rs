@@ -127,6 +127,13 @@ async fn fewer_peers_than_copies_are_no_error() {
     let target = format!("{}?replicas=17", path_of("x"));
     let refused = own.send(&Request::new("PUT", target).body("x")).await;
     assert_eq!((refused.status, refused.kind()), (400, Kind::BadRequest));
+    for wrong in ["x", "-1", ""] {
+        let target = format!("{}?replicas={wrong}", path_of("x"));
+        let refused = own.send(&Request::new("PUT", target).body("x")).await;
+        assert_eq!((refused.status, refused.kind()), (400, Kind::BadRequest));
+        let told = refused.text();
+        assert!(told.contains("expected 0 to 16"), "{told}");
+    }
     // Without replicas= nothing is asked and nothing sent.
     let alone: Stored = own.put("alone.bin", b"alone").await.json();
     assert_eq!(alone.holders, [own.url()]);

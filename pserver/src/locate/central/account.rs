@@ -67,7 +67,10 @@ pub enum LoginError {
     #[error("the network knows no such user with this password")]
     Refused,
     /// Too many failed, or wait.
-    #[error("the network takes no more logins of this user or from here now: too many failed")]
+    #[error(
+        "the network takes no login of this user or from here now: too many failed; it does again \
+         within a minute"
+    )]
     TooMany,
     /// Nobody asks for one.
     #[error("the network asks for no login")]

@@ -13,6 +13,7 @@ pub mod import;
 pub mod index;
 pub mod keep;
 pub mod ledger;
+pub mod naming;
 pub mod part;
 pub mod partials;
 pub mod progress;

@@ -30,6 +30,7 @@ use vecino_rest::{Digest, piece::Layout};
 
 use super::{
     behind::Behind,
+    naming::Naming,
     verify::{self, PieceHasher},
 };
 
@@ -63,6 +64,8 @@ pub struct Part {
     /// spin until it is their turn.
     disk: Mutex<()>,
     behind: Behind,
+    /// Whether it may be named.
+    pub naming: Naming,
     next_writer: AtomicU64,
 }
 
@@ -168,6 +171,7 @@ impl Part {
             writing: std::array::from_fn(|_| Mutex::default()),
             disk: Mutex::default(),
             behind: Behind::default(),
+            naming: Naming::default(),
             next_writer: AtomicU64::new(0),
         }
     }
@@ -247,6 +251,7 @@ impl Part {
         }
         let synced = self.behind.finish(&self.file);
         synced.inspect_err(|error| self.forget(error))?;
+        self.naming.begins(&self.file)?;
         Ok(&self.path)
     }
 
@@ -259,11 +264,10 @@ impl Part {
 
 /// Removes a file, unless it is gone.
 fn remove(path: &Path) {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            log::warn!("{}: {error}", path.display());
-        }
-        _ => {}
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::warn!("{}: {error}", path.display());
     }
 }
 

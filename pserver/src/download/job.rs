@@ -23,7 +23,7 @@ use std::{
     os::unix::fs::MetadataExt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -104,9 +104,7 @@ pub struct Job {
     place: OnceLock<Place>,
     /// The first provider that delivered.
     source: OnceLock<PeerUrl>,
-    /// Whether the file may have a name: from then on its owner may change it.
-    may_be_named: AtomicBool,
-    /// The file once it has its name.
+    /// The file once it has its name: from then on its owner may change it.
     kept: OnceLock<Kept>,
     /// Grows with every change of what is verified or on its way.
     version: AtomicU64,
@@ -147,7 +145,6 @@ impl Job {
             state: Mutex::new(state),
             place: OnceLock::new(),
             source: OnceLock::new(),
-            may_be_named: AtomicBool::new(false),
             kept: OnceLock::new(),
             version: AtomicU64::new(1),
             changed: watch::Sender::new(()),
@@ -478,7 +475,11 @@ impl Job {
     /// Whether its owner left `file` alone since it got its name.
     pub fn is_unchanged(&self, file: &File) -> io::Result<bool> {
         let Some(kept) = self.kept.get() else {
-            return Ok(true);
+            // Another job may have named the file that both read.
+            return match self.place.get() {
+                Some(Place::Part(part)) => part.naming.is_unchanged(file),
+                _ => Ok(true),
+            };
         };
         let metadata = file.metadata()?;
         let now = Stamp::of(&metadata);

@@ -15,10 +15,12 @@ use std::{
 use actix_web::{ResponseError, web};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::watch,
+    task::yield_now,
     time::timeout,
 };
 
@@ -141,21 +143,33 @@ impl Sender {
     ) -> io::Result<()> {
         let check = || match check()? {
             true => Ok(()),
-            false => Err(io::Error::other("the file changed while it was sent")),
+            // What was sent already is not to be taken for all of it.
+            false => SockRef::from(stream)
+                .set_linger(Some(Duration::ZERO))
+                .and_then(|()| Err(io::Error::other("the file changed while it was sent"))),
         };
         let shared = &self.worker.shared;
         let limit = &shared.upload_limit;
         let step = limit.chunk().map_or(CHUNK, |chunk| chunk.min(CHUNK));
-        let (mut at, mut allowed) = (range.start, range.start);
+        let (mut at, mut allowed, mut cached) = (range.start, range.start, range.start);
         while at < range.end {
             let chunk = at..range.end.min(at + step);
             // The socket may take less than what it was allowed.
             limit.take(chunk.end - allowed).await;
             allowed = chunk.end;
             check()?;
-            sendfile::read_ahead(file, &chunk).await?;
+            let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+            timeout(self.unread, stream.writable())
+                .await
+                .map_err(late)??;
+            if cached < chunk.end {
+                sendfile::read_ahead(file, &(cached..chunk.end)).await?;
+                cached = chunk.end;
+            }
             let sent = timeout(self.unread, sendfile::send(stream, file, &chunk)).await;
-            at += sent.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            at += sent.map_err(late)??;
+            // Who reads as fast as it is sent is not alone on this thread.
+            yield_now().await;
             shared.metrics.bytes_sent.inc_by(at - chunk.start);
         }
         check()

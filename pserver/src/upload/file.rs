@@ -2,11 +2,12 @@
 //! receive.
 //!
 //! Invariants: only verified bytes are sent. From the page cache itself they come only while the
-//! file has no name yet, so that nobody but this peer can write to it: what lies in a socket then
-//! cannot change any more. What has a name is read and looked at before it is sent.
+//! file has no name yet: nobody but this peer can write to it. What has a name is read and looked at
+//! before it is sent. What lies in a socket when the file gets its name cannot be looked at again.
 
 use std::io;
 
+use futures_util::StreamExt;
 use tokio::net::TcpStream;
 use vecino_rest::Digest;
 
@@ -127,14 +128,20 @@ impl Sender {
 
     /// Sends what `reader` reads, as it is verified.
     async fn send_verified(&self, stream: &mut TcpStream, mut reader: Reader) -> io::Result<()> {
+        let Some(file) = reader.file() else {
+            return self.send_bytes(stream, reader.stream()).await;
+        };
         let running = Metrics::running(&self.worker.shared.metrics.uploads);
-        while let Some(file) = reader.unnamed() {
-            let Some(range) = reader.next_range().await.map_err(io::Error::other)? else {
-                return Ok(());
-            };
-            self.send_file(stream, &file, range, || Ok(true)).await?;
+        while let Some(range) = reader.next_range().await.map_err(io::Error::other)? {
+            if reader.may_be_named() {
+                drop(running);
+                let first = reader.read(range).await;
+                let bytes = futures_util::stream::iter([first]).chain(reader.stream());
+                return self.send_bytes(stream, bytes).await;
+            }
+            self.send_file(stream, &file, range, || reader.is_unchanged(&file))
+                .await?;
         }
-        drop(running);
-        self.send_bytes(stream, reader.stream()).await
+        Ok(())
     }
 }

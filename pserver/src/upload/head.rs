@@ -24,7 +24,8 @@ pub const MAX_HEAD: usize = 4096;
 /// Headers of it.
 const MAX_HEADERS: usize = 24;
 /// Headers that change nothing about the answer.
-const HARMLESS: [&str; 6] = [
+const HARMLESS: [&str; 7] = [
+    "host",
     "user-agent",
     "accept",
     "accept-encoding",
@@ -105,7 +106,7 @@ pub fn parse(bytes: &[u8]) -> Option<Request> {
     let mut parsed = Request {
         target,
         range: None,
-        host: String::new(),
+        host: host_of(request.headers)?,
         authorization: None,
         length,
         closes: false,
@@ -114,7 +115,6 @@ pub fn parse(bytes: &[u8]) -> Option<Request> {
         let name = header.name.to_ascii_lowercase();
         let value = std::str::from_utf8(header.value).ok()?;
         match name.as_str() {
-            "host" if parsed.host.is_empty() => value.clone_into(&mut parsed.host),
             "range" if parsed.range.is_none() => parsed.range = Some(value.to_owned()),
             "authorization" if !is_blob && parsed.authorization.is_none() => {
                 parsed.authorization = Some(value.to_owned());
@@ -131,6 +131,15 @@ pub fn parse(bytes: &[u8]) -> Option<Request> {
         }
     }
     Some(parsed)
+}
+
+/// The one `Host` that a request has to have.
+fn host_of(headers: &[httparse::Header<'_>]) -> Option<String> {
+    let mut hosts = headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case("host"));
+    let host = std::str::from_utf8(hosts.next()?.value).ok()?;
+    hosts.next().is_none().then(|| host.to_owned())
 }
 
 fn target(path: &str) -> Option<Target> {
@@ -264,6 +273,8 @@ mod tests {
                 plain("Connection: upgrade\r\n"),
                 plain("Range: bytes=0-1\r\nRange: bytes=2-3\r\n"),
                 plain("Host: b:2\r\n"),
+                plain("").replace("Host: a:1\r\n", ""),
+                plain("Host: b:2\r\n").replace("a:1", ""),
                 plain("").replace("GET", "HEAD"),
                 plain("").replace("GET", "DELETE"),
                 plain("").replace("HTTP/1.1", "HTTP/1.0"),

@@ -3,17 +3,13 @@
 //! Invariant: it gives verified bytes only, in order, and wants nothing that it has passed; while
 //! it lives its job goes on.
 
-use std::{
-    fs::File,
-    ops::Range,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{fs::File, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use tokio::sync::watch;
 
-use super::{Job, State};
+use super::{Job, Place, State};
 use crate::{
     content::read,
     download::{JobError, picker::Want},
@@ -138,13 +134,28 @@ impl Reader {
         let Some(range) = self.next_range().await? else {
             return Ok(None);
         };
-        self.job.clone().read_verified(range).await.map(Some)
+        self.read(range).await.map(Some)
     }
 
-    /// The file that has the verified bytes, as long as it has no name: nobody else writes to it.
-    pub fn unnamed(&self) -> Option<Arc<File>> {
-        let may_be_named = self.job.may_be_named.load(Ordering::Acquire);
-        self.job.file().filter(|_| !may_be_named)
+    /// The file that has the verified bytes, when that is not in memory.
+    pub fn file(&self) -> Option<Arc<File>> {
+        self.job.file()
+    }
+
+    /// Whether its owner can write to the file by now.
+    pub fn may_be_named(&self) -> bool {
+        let place = self.job.place.get();
+        matches!(place, Some(Place::Part(part)) if part.naming.has_begun())
+    }
+
+    /// Whether nobody did.
+    pub fn is_unchanged(&self, file: &File) -> io::Result<bool> {
+        self.job.is_unchanged(file)
+    }
+
+    /// The bytes of `range`, which was passed.
+    pub async fn read(&self, range: Range<u64>) -> Result<Bytes, JobError> {
+        self.job.clone().read_verified(range).await
     }
 
     /// The bytes of the range, each as soon as it is verified.

@@ -7,7 +7,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -508,7 +508,6 @@ impl Run<'_> {
         }
         let (store, names) = (self.tools.store.clone(), self.job.names());
         let (digest, modified_ms) = (self.job.digest, self.job.modified_ms);
-        self.job.may_be_named.store(true, Ordering::Release);
         let kept = spawn_blocking(move || store.keep(&part, &names, digest, modified_ms));
         if let Some(kept) = kept.await.map_err(interrupted)?? {
             // Only this task sets it.

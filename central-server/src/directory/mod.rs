@@ -205,7 +205,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Removes up to `limit` records of a peer that lapsed at `at_ms`; whether it is done.
+    /// Removes up to `limit` records of a peer that lapsed at `at_ms`; whether it is done. Where
+    /// the store has it that the peer lapsed later, that is when it counts as lapsed from now on.
     async fn forget(&self, peer: PeerNo, at_ms: i64, limit: usize) -> Result<bool, StoreError> {
         let forgotten = self.store.forget(peer, at_ms, limit).await?;
         self.metrics
@@ -214,7 +215,11 @@ impl Directory {
         let mut lapsed = self.lapsed();
         // Unless it came back meanwhile and went again.
         if forgotten.done && lapsed.get(&peer) == Some(&at_ms) {
-            lapsed.remove(&peer);
+            match forgotten.lapsed_ms {
+                // By the clock of another locator, or before this one's was set back.
+                Some(later_ms) => lapsed.insert(peer, later_ms),
+                None => lapsed.remove(&peer),
+            };
         }
         Ok(forgotten.done)
     }

@@ -224,6 +224,25 @@ mod tests {
         assert_eq!(bench.store.counts(), Counts::default());
     }
 
+    /// As another locator did whose clock is ahead, or this one before its clock stepped back.
+    #[tokio::test]
+    async fn records_of_a_peer_that_lapsed_later_than_was_known_go_a_day_after_that() {
+        let bench = Bench::new().await;
+        let welcome = bench.register(1).await;
+        bench.share(&welcome, 3).await;
+        let later = bench.directory.clock.wall_ms() + 3_600_000;
+        let peers = bench.store.peers().await.expect("lists");
+        let lapsed = peers.iter().map(|(peer, row)| (*peer, row.token));
+        let lapsed = bench.store.lapse(lapsed.collect(), later).await;
+        lapsed.expect("lapses");
+        bench.end_leases().await;
+        while bench.directory.forget_due(later + DAY_MS - 1).await {}
+        assert_eq!(bench.store.counts().records, 3, "not yet");
+        while bench.directory.forget_due(later + DAY_MS).await {}
+        assert_eq!(bench.store.counts(), Counts::default());
+        assert!(bench.directory.lapsed().is_empty());
+    }
+
     #[tokio::test]
     async fn a_peer_that_came_back_keeps_its_records() {
         let bench = Bench::new().await;

@@ -349,12 +349,7 @@ impl Store for MemoryStore {
             Some(row) if row.row.state.is_lapsed_at(at_ms) => {
                 row.held.iter().take(limit).copied().collect()
             }
-            _ => {
-                return Ok(Forgotten {
-                    records: 0,
-                    done: true,
-                });
-            }
+            kept => return Ok(Forgotten::kept(kept.map(|peer| peer.row.state))),
         };
         for (_, no) in &held {
             state.remove(peer, *no);
@@ -366,6 +361,7 @@ impl Store for MemoryStore {
         Ok(Forgotten {
             records: held.len(),
             done,
+            lapsed_ms: None,
         })
     }
 

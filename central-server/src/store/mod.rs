@@ -289,6 +289,23 @@ pub struct Forgotten {
     pub records: usize,
     /// Whether the peer is gone, or was none to be forgotten.
     pub done: bool,
+    /// It was none to be forgotten because it lapsed later than asked, then.
+    pub lapsed_ms: Option<i64>,
+}
+
+impl Forgotten {
+    /// What is answered of a peer in that state, or of none, where that is none to be forgotten.
+    fn kept(state: Option<PeerState>) -> Self {
+        let lapsed_ms = match state {
+            Some(PeerState::Lapsed(at_ms)) => Some(at_ms),
+            Some(PeerState::Present) | None => None,
+        };
+        Self {
+            records: 0,
+            done: true,
+            lapsed_ms,
+        }
+    }
 }
 
 /// Why a store could not do it.

@@ -1,7 +1,8 @@
 //! What the suite asks of tokens, lapsing and forgetting.
 
 use super::{Bench, announce, file, row};
-use crate::store::{Counts, PeerNo, PeerRow, PeerState, StoreError};
+use crate::store::{Counts, Forgotten, PeerNo, PeerRow, PeerState, StoreError};
+
 pub(super) async fn only_the_current_token_changes_anything(bench: Bench) {
     let a = file("a", "one");
     let peer = bench.peer(1).await;
@@ -97,7 +98,7 @@ pub(super) async fn a_peer_that_came_back_is_not_forgotten(bench: Bench) {
     let peer = bench.peer(1).await;
     bench.change(peer, 1, announce(&[&a])).await;
     let present = bench.store.forget(peer, 5, 10).await.expect("does nothing");
-    assert!(present.done && present.records == 0);
+    assert!(present.done && present.records == 0 && present.lapsed_ms.is_none());
     bench
         .store
         .lapse(vec![(peer, [1; 32])], 5)
@@ -130,10 +131,20 @@ pub(super) async fn a_peer_that_came_back_and_went_again_is_not_forgotten_for_th
         lapse.await.expect("lapses");
     }
     let first = bench.store.forget(peer, 5, 10).await.expect("answers");
-    assert!(first.done && first.records == 0, "{first:?}");
+    let later = Forgotten {
+        records: 0,
+        done: true,
+        lapsed_ms: Some(9),
+    };
+    assert_eq!(first, later);
     assert_eq!(bench.holders_of(&a).await, [peer]);
     let second = bench.store.forget(peer, 9, 10).await.expect("forgets");
-    assert!(second.done && second.records == 1, "{second:?}");
+    let gone = Forgotten {
+        records: 1,
+        done: true,
+        lapsed_ms: None,
+    };
+    assert_eq!(second, gone);
     assert!(bench.holders_of(&a).await.is_empty());
 }
 

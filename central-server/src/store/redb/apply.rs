@@ -298,11 +298,9 @@ impl<'t> Transaction<'t> {
     }
 
     pub(super) fn forget(&mut self, no: PeerNo, at_ms: i64, limit: usize) -> Result<Forgotten> {
-        let Some(peer) = self.peer(no)?.filter(|peer| peer.state.is_lapsed_at(at_ms)) else {
-            return Ok(Forgotten {
-                records: 0,
-                done: true,
-            });
+        let peer = match self.peer(no)? {
+            Some(peer) if peer.state.is_lapsed_at(at_ms) => peer,
+            kept => return Ok(Forgotten::kept(kept.map(|peer| peer.state))),
         };
         let held = self.first_held(no, limit)?;
         for resource in &held {
@@ -317,6 +315,7 @@ impl<'t> Transaction<'t> {
         Ok(Forgotten {
             records: held.len(),
             done,
+            lapsed_ms: None,
         })
     }
 

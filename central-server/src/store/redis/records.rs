@@ -211,12 +211,9 @@ impl RedisStore {
         at_ms: i64,
         limit: usize,
     ) -> Result<Forgotten, StoreError> {
-        let row = self.row(peer).await?;
-        let Some((_, row)) = row.filter(|(_, row)| row.state.is_lapsed_at(at_ms)) else {
-            return Ok(Forgotten {
-                records: 0,
-                done: true,
-            });
+        let row = match self.row(peer).await? {
+            Some((_, row)) if row.state.is_lapsed_at(at_ms) => row,
+            kept => return Ok(Forgotten::kept(kept.map(|(_, row)| row.state))),
         };
         let mut removed = 0;
         for part in Part::all(Side::Digests) {
@@ -234,6 +231,7 @@ impl RedisStore {
         Ok(Forgotten {
             records: removed,
             done,
+            lapsed_ms: None,
         })
     }
 

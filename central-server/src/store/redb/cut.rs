@@ -120,6 +120,10 @@ pub(super) fn edit<E: Entry>(
                 .take_while(|(entry, _)| entry.order(next).is_lt())
                 .count(),
         };
+        if here == 0 {
+            // Otherwise it would be looked at for ever.
+            return Err(damaged(E::WHAT));
+        }
         let (these, rest) = edits.split_at(here);
         edits = rest;
         let merged = merge(&key, &row, these)?;
@@ -242,6 +246,7 @@ mod tests {
         redb::{
             resources::Known,
             rows::{Facts, Few, Holders},
+            schema,
             texts::Text,
         },
     };
@@ -384,5 +389,29 @@ mod tests {
         let (_, rows) = rows.split_last().expect("has rows");
         let mean = rows.iter().sum::<usize>() / rows.len();
         assert!(mean > Known::FILLED_BYTES * 8 / 10, "{mean}");
+    }
+
+    /// What edits answer where a table has a row of one entry with that key.
+    fn edit_beside<E: Entry>(key: &[u8], entry: &E, first: E) -> Result<(), StoreError> {
+        let database = Builder::new().create_with_backend(InMemoryBackend::new());
+        let writing = database.expect("creates").begin_write().expect("begins");
+        let mut table = writing.open_table(ROWS).expect("opens");
+        let mut row = Vec::new();
+        entry.write(entry, &mut row);
+        table.insert(key, &row[..]).expect("inserts");
+        edit(&mut table, &[(first, true)])
+    }
+
+    #[test]
+    fn a_key_out_of_its_order_is_damage() {
+        let long = [&[9][..], &schema::no(ResourceNo(1))].concat();
+        let edited = edit_beside(&long, &known(1), known(5));
+        assert_eq!(edited, Err(damaged(Known::WHAT)));
+        assert_eq!(Known::at(&long), None);
+        // No text has such a byte.
+        let between = Text::new("a\0b", ResourceNo(1));
+        let entry = Text::new("a", ResourceNo(0xff << 40));
+        let edited = edit_beside(&entry.key(), &entry, between);
+        assert_eq!(edited, Err(damaged(Text::WHAT)));
     }
 }

@@ -67,6 +67,7 @@ impl Entry for Known {
     }
 
     fn at(key: &[u8]) -> Option<Self> {
+        let key: &[u8; schema::NO] = key.try_into().ok()?;
         Some(Self::at_no(schema::resource_at_end(key)?))
     }
 

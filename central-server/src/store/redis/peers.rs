@@ -41,9 +41,9 @@ impl RedisStore {
         let mut known = self.number_of(&peer.id).await?;
         let mut step = 1_u64;
         for _ in 0..NUMBERS_TRIED {
-            let (no, is_new) = match known.take() {
-                Some(no) => (no, false),
-                None => (self.new_number(step).await?, true),
+            let no = match known.take() {
+                Some(no) => no,
+                None => self.new_number(step).await?,
             };
             let arguments = [
                 number(no.0),
@@ -51,22 +51,19 @@ impl RedisStore {
                 keys::peer_row(peer),
             ];
             let shard = self.shard_of(no);
-            let claimed: Option<(String, u64)> = self
+            let claimed: Option<(String, u64, u64)> = self
                 .cluster
                 .run(&scripts().register, &shard, &arguments)
                 .await?;
-            let Some((epoch, peers)) = claimed else {
+            let Some((epoch, peers, is_new)) = claimed else {
                 // Another peer's: the count of numbers is behind. It may be far.
                 step = step.saturating_mul(2);
                 continue;
             };
             self.counts.set_peers(shard_of(no), peers);
-            if is_new {
-                let set: () = self
-                    .cluster
-                    .call(redis::cmd("SET").arg(&key).arg(no.0))
-                    .await?;
-                let () = set;
+            if is_new == 1 {
+                // A known number, too: who removed the row goes on to remove the number.
+                self.set_number(&key, no).await?;
             }
             let epoch = epoch.parse().map_err(|_| keys::foreign("an epoch"))?;
             return Ok((no, epoch));
@@ -76,7 +73,7 @@ impl RedisStore {
         )))
     }
 
-    async fn number_of(&self, id: &PeerId) -> Result<Option<PeerNo>, StoreError> {
+    pub(super) async fn number_of(&self, id: &PeerId) -> Result<Option<PeerNo>, StoreError> {
         let key = keys::number_of(&self.namespace, id);
         let no: Option<u32> = self.cluster.call(redis::cmd("GET").arg(key)).await?;
         Ok(no.map(PeerNo))
@@ -165,18 +162,35 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Removes a peer that is gone and holds nothing.
-    pub(super) async fn forget_peer(&self, peer: PeerNo, id: &PeerId) -> Result<(), StoreError> {
-        // The number first: who comes back in between gets another.
-        let key = keys::number_of(&self.namespace, id);
-        let removed: Result<u64, _> = self.cluster.call(redis::cmd("DEL").arg(key)).await;
-        removed?;
-        let (_, peers): (u64, u64) = self
+    /// Removes a peer that lapsed at `at_ms` or earlier and holds nothing; any other one stays.
+    pub(super) async fn forget_peer(
+        &self,
+        peer: PeerNo,
+        id: &PeerId,
+        at_ms: i64,
+    ) -> Result<(), StoreError> {
+        let arguments = [number(peer.0), number(at_ms)];
+        let (removed, peers): (u64, u64) = self
             .cluster
-            .run(&scripts().forget, &self.shard_of(peer), &[number(peer.0)])
+            .run(&scripts().forget, &self.shard_of(peer), &arguments)
             .await?;
         self.counts.set_peers(shard_of(peer), peers);
+        if removed == 0 {
+            return Ok(());
+        }
+        let key = keys::number_of(&self.namespace, id);
+        let done: Result<u64, _> = self.cluster.call(redis::cmd("DEL").arg(&key)).await;
+        done?;
+        // Who came back in between has its number again.
+        if self.row(peer).await?.is_some_and(|(_, row)| row.id == *id) {
+            self.set_number(&key, peer).await?;
+        }
         Ok(())
+    }
+
+    async fn set_number(&self, key: &str, peer: PeerNo) -> Result<(), StoreError> {
+        let mut command = redis::cmd("SET");
+        self.cluster.call(command.arg(key).arg(peer.0)).await
     }
 
     /// See [`Sharing::exchange`](crate::store::Sharing::exchange).

@@ -211,22 +211,29 @@ impl RedisStore {
         at_ms: i64,
         limit: usize,
     ) -> Result<Forgotten, StoreError> {
-        let row = match self.row(peer).await? {
-            Some((_, row)) if row.state.is_lapsed_at(at_ms) => row,
-            kept => return Ok(Forgotten::kept(kept.map(|(_, row)| row.state))),
-        };
+        let mut parts = Part::all(Side::Digests);
         let mut removed = 0;
-        for part in Part::all(Side::Digests) {
-            if removed == limit {
-                break;
-            }
+        let (row, done) = loop {
+            // Who comes back in between keeps the rest.
+            let row = match self.row(peer).await? {
+                Some((_, row)) if row.state.is_lapsed_at(at_ms) => row,
+                kept => {
+                    return Ok(Forgotten {
+                        records: removed,
+                        ..Forgotten::kept(kept.map(|(_, row)| row.state))
+                    });
+                }
+            };
+            let part = parts.next().filter(|_| removed < limit);
+            let Some(part) = part else {
+                break (row, self.held_by_digest(peer).await?.records() == 0);
+            };
             removed += self.forget_part(peer, part, limit - removed).await?;
-        }
-        let done = self.held_by_digest(peer).await?.records() == 0;
+        };
         if done {
             // What the other side may have more, after a failover.
             while self.purge_names(peer).await? {}
-            self.forget_peer(peer, &row.id).await?;
+            self.forget_peer(peer, &row.id, at_ms).await?;
         }
         Ok(Forgotten {
             records: removed,

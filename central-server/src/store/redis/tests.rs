@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::store::conformance::{ALL, announce, conforms, file, name, row};
+use crate::store::{
+    PeerState,
+    conformance::{ALL, announce, conforms, file, name, row},
+};
 
 #[path = "../../../tests/it/redis_cluster.rs"]
 #[expect(
@@ -199,6 +202,58 @@ async fn a_lost_count_of_numbers_gives_no_number_twice() {
         given.insert(store.register(row(number)).await.expect("registers").peer);
     }
     assert_eq!(given.len(), 30);
+}
+
+/// It was read before as one that is to be forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_came_back_or_went_again_before_it_was_removed_stays_with_its_number() {
+    let cluster = RedisCluster::shared();
+    let store = connect(&cluster.url()).await;
+    let peer = store.register(row(1)).await.expect("registers").peer;
+    let id = row(1).id;
+    let known = async || {
+        let known = store.peer_of(&id).await.expect("reads");
+        known.map(|(no, row)| (no, row.state))
+    };
+    store.forget_peer(peer, &id, 5).await.expect("refuses");
+    assert_eq!(known().await, Some((peer, PeerState::Present)));
+    let lapse = store.lapse(vec![(peer, [1; 32])], 9);
+    lapse.await.expect("lapses");
+    store.forget_peer(peer, &id, 8).await.expect("refuses");
+    assert_eq!(known().await, Some((peer, PeerState::Lapsed(9))));
+    store.forget_peer(peer, &id, 9).await.expect("removes");
+    assert_eq!(known().await, None);
+    assert_eq!(store.peers().await.expect("lists"), []);
+    assert_eq!(store.number_of(&id).await.expect("reads"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_back_while_its_records_are_removed_keeps_the_others() {
+    const FILES: u64 = 640;
+    let cluster = RedisCluster::shared();
+    let store = connect(&cluster.url()).await;
+    let peer = store.register(row(1)).await.expect("registers").peer;
+    let files: Vec<_> = (0..FILES)
+        .map(|n| file(&format!("f{n}"), &n.to_string()))
+        .collect();
+    let all: Vec<_> = files.iter().collect();
+    let announced = store.announce(peer, [1; 32], announce(&all)).await;
+    announced.expect("announces");
+    let lapse = store.lapse(vec![(peer, [1; 32])], 5);
+    lapse.await.expect("lapses");
+    let come_back = async {
+        while store.fingerprints(peer).await.expect("reads").records() == FILES {}
+        store.register(row(1)).await.expect("registers").peer
+    };
+    let (forgotten, back) = tokio::join!(store.forget(peer, 5, FILES as usize), come_back);
+    let forgotten = forgotten.expect("forgets");
+    assert!(
+        forgotten.done && (1..FILES as usize).contains(&forgotten.records),
+        "{forgotten:?}"
+    );
+    assert_eq!(back, peer);
+    let left = store.fingerprints(peer).await.expect("reads").records();
+    assert_eq!(left, FILES - forgotten.records as u64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

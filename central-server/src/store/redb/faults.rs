@@ -29,8 +29,11 @@ struct Faults {
     no_open: AtomicBool,
     /// Whether the place says beforehand that it is full.
     no_room: AtomicBool,
-    /// Whether the next write panics.
-    panics: AtomicBool,
+    /// How many of the next writes panic.
+    panics: AtomicU64,
+    /// Whether those do that are made where the file is opened.
+    panics_in_opening: AtomicBool,
+    is_opening: AtomicBool,
     /// Whether the next read for the terms does.
     panics_at_terms: AtomicBool,
 }
@@ -83,8 +86,12 @@ impl StorageBackend for Faulty {
         if offset + data.len() as u64 > self.faults.room.load(SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let panics = self.faults.panics.swap(false, SeqCst);
-        assert!(!panics, "the engine has an error");
+        let faults = &self.faults;
+        if faults.panics_in_opening.load(SeqCst) || !faults.is_opening.load(SeqCst) {
+            let panics = &faults.panics;
+            let panics = panics.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+            assert!(panics.is_err(), "the engine has an error");
+        }
         match self.faults.writes_left.load(SeqCst) {
             0 => return Err(io::ErrorKind::StorageFull.into()),
             1.. => drop(self.faults.writes_left.fetch_sub(1, SeqCst)),
@@ -121,7 +128,10 @@ impl Origin for FaultyFile {
         if self.faults.no_open.load(SeqCst) {
             return Err("it is out of reach".into());
         }
-        open::opened(self.database()?)
+        self.faults.is_opening.store(true, SeqCst);
+        let opened = self.database().and_then(open::opened);
+        self.faults.is_opening.store(false, SeqCst);
+        opened
     }
 
     fn has_room(&self) -> io::Result<()> {
@@ -153,7 +163,9 @@ impl Bench {
             no_read: AtomicBool::new(false),
             no_open: AtomicBool::new(false),
             no_room: AtomicBool::new(false),
-            panics: AtomicBool::new(false),
+            panics: AtomicU64::new(0),
+            panics_in_opening: AtomicBool::new(true),
+            is_opening: AtomicBool::new(false),
             panics_at_terms: AtomicBool::new(false),
         });
         let origin = FaultyFile {
@@ -331,17 +343,35 @@ async fn a_panic_of_the_writer_is_a_fault_that_passes() {
     bench.announce(2_000).await.expect("announces");
     for round in 0..3 {
         // The engine is opened again with nothing in its cache: so its terms are read.
-        let panics = match round {
-            1 => &bench.faults.panics_at_terms,
-            _ => &bench.faults.panics,
-        };
-        panics.store(true, SeqCst);
+        match round {
+            1 => bench.faults.panics_at_terms.store(true, SeqCst),
+            _ => bench.faults.panics.store(1, SeqCst),
+        }
         let fault = bench.announce(2_000).await.expect_err("panics");
         assert!(fault.to_string().contains("panic"), "{round}: {fault}");
         bench.until("works again", |fault| fault.is_none()).await;
         bench.announce(10).await.expect("announces again");
     }
     bench.ends_well().await;
+}
+
+#[tokio::test]
+async fn a_panic_that_repeats_while_it_is_tried_again_passes_as_well() {
+    for (writes, in_opening) in [(3, true), (3, false), (6, true), (6, false)] {
+        let mut bench = Bench::new().await;
+        bench.announce(60).await.expect("announces");
+        bench.faults.panics_in_opening.store(in_opening, SeqCst);
+        bench.faults.panics.store(writes, SeqCst);
+        let fault = bench.announce(60).await.expect_err("panics");
+        assert!(fault.to_string().contains("panic"), "{writes}: {fault}");
+        bench.until("works again", |fault| fault.is_none()).await;
+        assert_eq!(
+            bench.faults.panics.load(SeqCst),
+            0,
+            "{writes}: none is left"
+        );
+        bench.ends_well().await;
+    }
 }
 
 #[tokio::test]

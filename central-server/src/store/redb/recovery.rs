@@ -5,6 +5,9 @@
 //! growing pauses, and refused with the error meanwhile. All that is kept in memory of the file
 //! is read from it again: a commit that was answered with an error may be there all the same.
 //!
+//! A panic of the engine is a failed try like any other: nothing of it is called but where that
+//! is caught.
+//!
 //! Invariant: the published fault is there from before the first refusal until a commit is durable.
 
 use std::{
@@ -98,10 +101,11 @@ impl Committer {
             self.reopen()?;
         }
         self.origin.has_room().map_err(engine_io)?;
-        self.transact(|_| Ok(())).inspect_err(|_| {
-            // For the readers; the next try tells when it fails.
-            let _ = self.reopen();
-        })
+        self.guarded(|committer| committer.transact(|_| Ok(())))
+            .inspect_err(|_| {
+                // For the readers; the next try tells when it fails.
+                let _ = self.reopen();
+            })
     }
 
     /// Closes the database and opens it again.
@@ -114,15 +118,17 @@ impl Committer {
         if closed.is_err() {
             log::debug!("the engine panicked when it was closed");
         }
-        let opened = catch_unwind(AssertUnwindSafe(|| self.origin.open()));
-        let failed = |reason| StoreError::Engine(format!("it could not be opened again: {reason}"));
-        let opened = opened
-            .unwrap_or_else(|_| Err("the file is corrupt".into()))
-            .map_err(failed)?;
-        if opened.keys != self.keys {
-            return Err(failed("another store is in its place".into()));
-        }
-        let snapshot = Snapshot::of(&opened.database, opened.counts)?;
+        let failed =
+            |reason: &str| StoreError::Engine(format!("it could not be opened again: {reason}"));
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let opened = self.origin.open().map_err(|reason| failed(&reason))?;
+            if opened.keys != self.keys {
+                return Err(failed("another store is in its place"));
+            }
+            let snapshot = Snapshot::of(&opened.database, opened.counts)?;
+            Ok((opened, snapshot))
+        }));
+        let (opened, snapshot) = opened.unwrap_or_else(|_| Err(failed("the file is corrupt")))?;
         self.database = Some(opened.database);
         self.has_panicked = false;
         self.counters = opened.counts;

@@ -358,8 +358,8 @@ impl Committer {
         let mut batch = batch.into_iter();
         let mut answers = Vec::with_capacity(batch.len());
         let mut rooms = Vec::with_capacity(batch.len());
-        let committing = AssertUnwindSafe(|| {
-            self.transact(|transaction| {
+        let committed = self.guarded(|committer| {
+            committer.transact(|transaction| {
                 for Queued { command, _room } in batch.by_ref() {
                     rooms.push(_room);
                     let mut failed = None;
@@ -368,10 +368,6 @@ impl Committer {
                 }
                 Ok(())
             })
-        });
-        let committed = catch_unwind(committing).unwrap_or_else(|_| {
-            self.has_panicked = true;
-            Err(interrupted())
         });
         match &committed {
             Ok(()) => {
@@ -399,7 +395,22 @@ impl Committer {
     /// Whether the engine refuses everything until it is opened again.
     pub(super) fn is_stuck(&self) -> bool {
         let database = self.database.as_ref().filter(|_| !self.has_panicked);
-        database.is_none_or(|database| database.begin_write().is_err())
+        database.is_none_or(|database| {
+            let begins = catch_unwind(AssertUnwindSafe(|| database.begin_write().is_ok()));
+            !begins.unwrap_or(false)
+        })
+    }
+
+    /// Runs `work`; a panic of it is a fault, after which the engine is to be opened again.
+    pub(super) fn guarded(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let worked = catch_unwind(AssertUnwindSafe(|| work(self)));
+        worked.unwrap_or_else(|_| {
+            self.has_panicked = true;
+            Err(interrupted())
+        })
     }
 
     /// Runs `work` in a transaction, commits it and publishes the snapshot.

@@ -41,9 +41,9 @@ impl RedisStore {
         let mut known = self.number_of(&peer.id).await?;
         let mut step = 1_u64;
         for _ in 0..NUMBERS_TRIED {
-            let no = match known.take() {
-                Some(no) => no,
-                None => self.new_number(step).await?,
+            let (no, was_known) = match known.take() {
+                Some(no) => (no, true),
+                None => (self.new_number(step).await?, false),
             };
             let arguments = [
                 number(no.0),
@@ -55,14 +55,14 @@ impl RedisStore {
                 .cluster
                 .run(&scripts().register, &shard, &arguments)
                 .await?;
-            let Some((epoch, peers, is_new)) = claimed else {
+            let Some((epoch, peers, row_is_new)) = claimed else {
                 // Another peer's: the count of numbers is behind. It may be far.
                 step = step.saturating_mul(2);
                 continue;
             };
             self.counts.set_peers(shard_of(no), peers);
-            if is_new == 1 {
-                // A known number, too: who removed the row goes on to remove the number.
+            if !was_known || row_is_new == 1 {
+                // Of a known number, too: who removed the row goes on to remove the number.
                 self.set_number(&key, no).await?;
             }
             let epoch = epoch.parse().map_err(|_| keys::foreign("an epoch"))?;

@@ -204,6 +204,25 @@ async fn a_lost_count_of_numbers_gives_no_number_twice() {
     assert_eq!(given.len(), 30);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_given_its_own_number_after_both_were_lost_is_known_by_it() {
+    let cluster = RedisCluster::shared();
+    let store = connect(&cluster.url()).await;
+    let peer = store.register(row(1)).await.expect("registers").peer;
+    let id = row(1).id;
+    let lost = [
+        keys::numbers(&store.namespace),
+        keys::number_of(&store.namespace, &id),
+    ];
+    for key in lost {
+        let removed: Result<u64, _> = store.cluster.call(redis::cmd("DEL").arg(key)).await;
+        assert_eq!(removed, Ok(1));
+    }
+    let again = store.register(row(1)).await.expect("registers");
+    assert_eq!(again.peer, peer);
+    assert_eq!(store.number_of(&id).await, Ok(Some(peer)));
+}
+
 /// It was read before as one that is to be forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_came_back_or_went_again_before_it_was_removed_stays_with_its_number() {

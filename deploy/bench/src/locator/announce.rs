@@ -88,7 +88,12 @@ pub(crate) async fn run(plan: &Plan, place: &Place) -> anyhow::Result<()> {
                 let kept = keep(keeper, directory.path(), peers, plan.total);
                 let kept = timeout(within, kept).await;
                 let kept = kept.with_context(|| format!("{} takes too long", keeper.label()))?;
-                seen.push(kept.with_context(|| keeper.label())?);
+                let kept = kept.with_context(|| keeper.label())?;
+                let (label, disk) = (keeper.label(), kept.disk / plan.total);
+                // The table comes at the end, which may be far.
+                eprintln!("{label}: {:.0} records/s, {disk} B/record", kept.rate);
+                eprintln!("  {}", rates(&kept.steps));
+                seen.push(kept);
             }
         }
         println!("## {peers} peers at once\n");

@@ -160,6 +160,24 @@ impl State {
         super::check_room(announce, |bucket| fingerprints.0[usize::from(bucket)].count)
     }
 
+    /// The resources that a lookup of a digest reads: of more than it may read, the first ones and as
+    /// many from a random number on, by turns.
+    fn of_digest(&self, digest: &Digest) -> Vec<ResourceNo> {
+        let of = |from, to| self.by_digest.range((*digest, from)..=(*digest, to));
+        let all = || of(ResourceNo(0), ResourceNo::MAX).map(|(_, no)| *no);
+        let (Some(last), Some(early)) = (all().next_back(), all().nth(MAX_VARIANTS_READ / 2))
+        else {
+            return all().collect();
+        };
+        if all().nth(MAX_VARIANTS_READ).is_none() {
+            return all().collect();
+        }
+        let start = ResourceNo(fastrand::u64(early.0..=last.0));
+        let any = of(start, last).chain(of(early, start)).map(|(_, no)| *no);
+        let by_turns = all().zip(any).take(MAX_VARIANTS_READ / 2);
+        by_turns.flat_map(|(one, other)| [one, other]).collect()
+    }
+
     fn live_holders(
         &self,
         held: &Held,
@@ -374,14 +392,7 @@ impl Store for MemoryStore {
                 let of_name = of_name.take_while(|((n, _, _), _)| n == name);
                 of_name.take(MAX_VARIANTS_READ).map(|(_, no)| *no).collect()
             }
-            Key::Digest(digest) => {
-                let range = (*digest, ResourceNo(0))..=(*digest, ResourceNo(u64::MAX));
-                let of_digest = state.by_digest.range(range);
-                of_digest
-                    .take(MAX_VARIANTS_READ)
-                    .map(|(_, no)| *no)
-                    .collect()
-            }
+            Key::Digest(digest) => state.of_digest(digest),
         };
         let mut budget = MAX_HOLDER_READS;
         let mut found = Vec::new();

@@ -38,7 +38,8 @@ use crate::{config::StoreUrl, metrics::StoreMetrics};
 /// Most records of one peer in one bucket. Bounds what a replaced bucket adds and removes; to find
 /// what it removes, an engine may read all that the peer holds.
 pub const MAX_BUCKET_RECORDS: usize = 65_536;
-/// Variants of one name or digest that a lookup reads at most.
+/// Variants of one name or digest that a lookup reads at most. Which of more than these under a
+/// digest, is another choice each time.
 pub const MAX_VARIANTS_READ: usize = 512;
 /// Live holders that are counted of one variant at most.
 pub const MAX_HOLDERS_COUNTED: usize = 1000;

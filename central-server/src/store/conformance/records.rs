@@ -1,10 +1,13 @@
 //! What the suite asks of announcing, withdrawing and fingerprints.
 
+use std::collections::HashSet;
+
 use vecino_rest::Digest;
 
 use super::{ALL, Bench, announce, file, name, withdraw};
 use crate::store::{
-    Change, Counts, Found, Key, MAX_BUCKET_RECORDS, Resource, StoreError, bucket_of,
+    Change, Counts, Found, Key, MAX_BUCKET_RECORDS, MAX_VARIANTS_READ, Resource, StoreError,
+    bucket_of,
 };
 pub(super) async fn what_is_announced_is_found_by_name_and_digest(bench: Bench) {
     let (a, b) = (file("dir/a b.txt", "one"), file("copy of a.txt", "one"));
@@ -189,6 +192,38 @@ pub(super) async fn fingerprints_follow_every_change(bench: Bench) {
         .chain([&renamed])
         .collect();
     bench.assert_fingerprints(1, &expected).await;
+}
+
+pub(super) async fn many_names_of_a_digest_do_not_hide_the_others(bench: Bench) {
+    const MANY: usize = 3 * MAX_VARIANTS_READ;
+    const LOOKUPS: usize = 400;
+    let files = |of: &str, count: usize| -> Vec<_> {
+        let names = (0..count).map(|n| format!("{of} {n}"));
+        names.map(|name| file(&name, "the same")).collect()
+    };
+    let (before, many, after) = (files("before", 4), files("many", MANY), files("after", 4));
+    for (number, files) in [(1, &before), (2, &many), (3, &after)] {
+        let peer = bench.peer(number).await;
+        let files: Vec<_> = files.iter().collect();
+        bench.change(peer, number, announce(&files)).await;
+    }
+    let key = Key::Digest(before[0].digest);
+    let mut missed: HashSet<_> = before.iter().chain(&after).cloned().collect();
+    for _ in 0..LOOKUPS {
+        let found = bench.find(&key, &ALL).await;
+        let distinct: HashSet<_> = found.iter().map(|found| &found.resource.name).collect();
+        assert_eq!(
+            (found.len(), distinct.len()),
+            (MAX_VARIANTS_READ, found.len())
+        );
+        found.iter().for_each(|found| {
+            missed.remove(&found.resource);
+        });
+        if missed.is_empty() {
+            return;
+        }
+    }
+    panic!("not found in {LOOKUPS} lookups: {missed:?}");
 }
 
 pub(super) async fn a_full_bucket_refuses_more(bench: Bench) {

@@ -133,6 +133,12 @@ pub(super) fn of_digest(digest: &Digest) -> Range<IdentityKey> {
     )
 }
 
+/// A place in the range of a digest: any, as the number is any.
+pub(super) fn amid_digest(digest: &Digest, any: u32) -> IdentityKey {
+    let [tag @ .., _] = any.to_le_bytes();
+    concat(&[&digest.as_bytes()[..DIGEST], &tag, &[0; NO]])
+}
+
 /// A text with a resource, in the order of the texts, which have no zero.
 pub(super) fn text(text: &[u8], resource: ResourceNo) -> Vec<u8> {
     [text, &[0], &no(resource)].concat()

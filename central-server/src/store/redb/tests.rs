@@ -1,7 +1,7 @@
 //! The suite on this engine, agreement with the plain model, and files that are not ours.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     sync::Arc,
 };
@@ -540,6 +540,34 @@ async fn what_was_first_under_a_digest_is_not_hidden_by_what_came_later() {
     let found = found.expect("finds");
     assert_eq!(found.len(), MAX_VARIANTS_READ);
     assert!(found.iter().any(|found| found.resource == first));
+}
+
+#[tokio::test]
+async fn more_names_of_a_digest_than_a_lookup_looks_at_hide_nothing_for_good() {
+    const LATER: usize = 20_000;
+    const LOOKUPS: usize = 100;
+    let directory = directory();
+    let store = open(&directory).expect("opens");
+    let peers = two_peers(&store).await;
+    let files = |of: &str, count: usize| -> Vec<_> {
+        let names = (0..count).map(|n| format!("{of} {n}"));
+        names.map(|name| file(&name, "the same")).collect()
+    };
+    let first = files("first", 16);
+    for (number, files) in [(1, &first), (2, &files("later", LATER))] {
+        let change = announce(&files.iter().collect::<Vec<_>>());
+        let change = store.announce(peers[usize::from(number) - 1], [number; 32], change);
+        change.await.expect("announces");
+    }
+    let mut missed: HashSet<_> = first.iter().cloned().collect();
+    for _ in 0..LOOKUPS {
+        let found = store.find(&Key::Digest(first[0].digest), &ALL).await;
+        missed.retain(|file| found.iter().flatten().all(|found| found.resource != *file));
+    }
+    assert!(
+        missed.is_empty(),
+        "not found in {LOOKUPS} lookups: {missed:?}"
+    );
 }
 
 #[tokio::test]

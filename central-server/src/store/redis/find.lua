@@ -6,6 +6,8 @@
 -- ARGV[3]  resources at most
 -- ARGV[4]  holders at most, of all of them
 -- ARGV[5]  holders at most, of one of them
+-- ARGV[6]  a random number: the place from which resources are walked where there may be more than
+--          are answered; the walk wraps around, and nobody hides for good what others announce
 -- then     only these peers; none: all
 --
 -- Answers {row, holders, row, holders, ...}; holders are numbers of four bytes.
@@ -24,15 +26,31 @@ end
 
 local answer = {}
 local from, to = '[' .. prefix, '[' .. prefix .. ('\255'):rep(28 - #prefix)
-for _ = 1, tonumber(ARGV[3]) do
-    local first = redis.call('ZRANGEBYLEX', holders, from, to, 'LIMIT', 0, 1)[1]
+local variants, before = tonumber(ARGV[3]), nil
+local function first_row()
+    return redis.call('ZRANGEBYLEX', holders, from, to, 'LIMIT', 0, 1)[1]
+end
+local count = redis.call('ZLEXCOUNT', holders, from, to)
+if count > variants then
+    local place = redis.call('ZRANK', holders, first_row()) + tonumber(ARGV[6]) % count
+    local id = redis.call('ZRANGE', holders, place, place)[1]:sub(1, 24)
+    before = { from, '(' .. id }
+    from = '[' .. id
+end
+for _ = 1, variants do
+    local first = first_row()
+    if not first and before then
+        from, to = before[1], before[2]
+        before = nil
+        first = first_row()
+    end
     if not first or budget <= 0 then
         break
     end
     local id = first:sub(1, 24)
     local found = {}
-    if #ARGV > 5 then
-        for i = 6, #ARGV do
+    if #ARGV > 6 then
+        for i = 7, #ARGV do
             local peer = struct.pack('>I4', tonumber(ARGV[i]))
             if redis.call('ZSCORE', holders, id .. peer) then
                 found[#found + 1] = peer

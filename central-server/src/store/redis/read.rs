@@ -83,6 +83,7 @@ impl RedisStore {
             number(variants),
             number(MAX_HOLDER_READS),
             number(HOLDERS_READ),
+            number(fastrand::u32(..)),
         ];
         if let Some(only) = among.only {
             if only.is_empty() {

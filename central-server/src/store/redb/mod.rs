@@ -35,6 +35,7 @@ mod upgrade;
 #[cfg(test)]
 mod upgraded;
 mod walk;
+mod warming;
 mod writer;
 
 use std::{
@@ -54,10 +55,13 @@ use crate::metrics::StoreMetrics;
 use open::{Opened, Origin, StoreFile};
 use published::Published;
 use read::Snapshot;
+use warming::Warming;
 use writer::{Command, Writer, durable};
 
 /// A store in a redb file.
 pub struct RedbStore {
+    /// None: it is in no file of this machine. Ends before the writer does.
+    warming: Option<Warming>,
     published: Arc<Published>,
     writer: Writer,
     /// None: it is in no file of this machine.
@@ -72,6 +76,8 @@ impl RedbStore {
         let origin = StoreFile(path.to_owned());
         let mut store = Self::start(opened, Box::new(origin), metrics)?;
         store.file = Some(path.to_owned());
+        let cache = open::cache_of_process() as u64;
+        store.warming = Some(Warming::begin(store.published.clone(), cache));
         Ok(store)
     }
 
@@ -86,6 +92,7 @@ impl RedbStore {
         let writer = Writer::start(opened, origin, published.clone(), metrics)
             .map_err(|error| format!("the writer thread could not be started: {error}"))?;
         Ok(Self {
+            warming: None,
             published,
             writer,
             file: None,
@@ -262,6 +269,9 @@ impl Store for RedbStore {
     }
 
     async fn close(&self) {
+        if let Some(warming) = &self.warming {
+            warming.end();
+        }
         self.writer.close().await;
         self.published.withdraw();
     }

@@ -103,8 +103,9 @@ pub(super) fn open(path: &Path) -> Result<Opened, String> {
 }
 
 fn existing(path: &Path) -> Result<Opened, String> {
-    let cache = cache_bytes(memory::of_process());
-    let database = builder(cache).open(path).map_err(|error| explain(&error))?;
+    let database = builder(cache_of_process())
+        .open(path)
+        .map_err(|error| explain(&error))?;
     opened(database)
 }
 
@@ -127,6 +128,11 @@ fn builder(cache_bytes: usize) -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     builder
+}
+
+/// Memory for pages of the file that is served.
+pub(super) fn cache_of_process() -> usize {
+    cache_bytes(memory::of_process())
 }
 
 /// Memory for pages of the file: a part of what there is.

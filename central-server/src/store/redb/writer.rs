@@ -310,7 +310,7 @@ impl Drop for Writer {
 
 /// Lets the threads that answer lookups go first where there are not processors for all. What the
 /// thread has no time for, waits in its queue, which pushes back.
-fn give_way() {
+pub(super) fn give_way() {
     use rustix::{process::setpriority_process, thread::gettid};
     if let Err(error) = setpriority_process(Some(gettid()), WRITER_NICE) {
         log::debug!("the store writer does not give way: {error}");

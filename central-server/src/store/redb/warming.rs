@@ -1,0 +1,115 @@
+//! Reading what lookups by name need into the memory for pages, once, after a file is opened.
+//!
+//! Otherwise each of the first lookups waits for the disk, twice. A thread that gives way to others
+//! reads some rows at a time, each time of the last committed state, so that it keeps no pages from
+//! being used again.
+
+use std::{
+    ops::Bound,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use redb::ReadOnlyTable;
+
+use super::{
+    published::Published,
+    read::{Snapshot, engine},
+    writer::give_way,
+};
+use crate::store::StoreError;
+
+/// Rows of one step: some tens of pages.
+const ROWS: usize = 128;
+/// Bytes of rows that are read at most for each four bytes of memory: pages are not full, and what
+/// is above the rows takes some, too.
+const OF_FOUR: u64 = 3;
+
+/// The thread; it ends when this is dropped.
+pub(super) struct Warming {
+    ended: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Warming {
+    /// Begins, for a memory of `bytes`. Without a thread nothing is read, and nothing is lost.
+    pub(super) fn begin(published: Arc<Published>, bytes: u64) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let run = Run {
+            published,
+            ended: ended.clone(),
+            left: bytes / 4 * OF_FOUR,
+        };
+        let thread = std::thread::Builder::new().name("store warming".into());
+        let thread = thread.spawn(move || {
+            give_way();
+            if let Err(error) = run.all() {
+                log::debug!("the store was not read beforehand: {error}");
+            }
+        });
+        Self {
+            ended,
+            thread: Mutex::new(thread.ok()),
+        }
+    }
+
+    /// Waits for its end, which comes after the step at hand at the latest.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        let thread = self.thread.lock();
+        let thread = thread.unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            log::error!("reading the store beforehand ended with a panic");
+        }
+    }
+}
+
+impl Drop for Warming {
+    /// Whoever drops the store may open the file again at once.
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+struct Run {
+    published: Arc<Published>,
+    ended: Arc<AtomicBool>,
+    /// Bytes that may be read.
+    left: u64,
+}
+
+impl Run {
+    fn all(mut self) -> Result<(), StoreError> {
+        self.table(|snapshot| &snapshot.named)?;
+        self.table(|snapshot| &snapshot.known)
+    }
+
+    fn table(&mut self, table: impl Fn(&Snapshot) -> &Table) -> Result<(), StoreError> {
+        let mut last = Vec::new();
+        while self.left > 0 && !self.ended.load(Ordering::Relaxed) {
+            let snapshot = self.published.snapshot()?;
+            // The first key may be empty, and is read soon enough.
+            let from = (Bound::Excluded(&last[..]), Bound::Unbounded);
+            let rows = table(&snapshot).range::<&[u8]>(from).map_err(engine)?;
+            let (mut count, mut key) = (0, None);
+            for row in rows.take(ROWS) {
+                let (its, value) = row.map_err(engine)?;
+                let bytes = its.value().len() + value.value().len();
+                self.left = self.left.saturating_sub(bytes as u64);
+                (count, key) = (count + 1, Some(its.value().to_vec()));
+            }
+            match key {
+                Some(key) if count == ROWS => last = key,
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+}

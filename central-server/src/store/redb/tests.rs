@@ -29,7 +29,7 @@ pub(super) fn directory() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-async fn two_peers(store: &RedbStore) -> Vec<PeerNo> {
+pub(super) async fn two_peers(store: &RedbStore) -> Vec<PeerNo> {
     let peers = [1, 2].map(|number| store.register(row(number)));
     let peers = join_all(peers).await.into_iter();
     peers.map(|done| done.expect("registers").peer).collect()

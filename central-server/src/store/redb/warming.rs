@@ -38,10 +38,11 @@ impl Warming {
     /// Begins, for a memory of `bytes`. Without a thread nothing is read, and nothing is lost.
     pub(super) fn begin(published: Arc<Published>, bytes: u64) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
-        let run = Run {
+        let mut run = Run {
             published,
             ended: ended.clone(),
-            left: bytes / 4 * OF_FOUR,
+            most: bytes / 4 * OF_FOUR,
+            read: 0,
         };
         let thread = std::thread::Builder::new().name("store warming".into());
         let thread = thread.spawn(move || {
@@ -82,34 +83,84 @@ struct Run {
     published: Arc<Published>,
     ended: Arc<AtomicBool>,
     /// Bytes that may be read.
-    left: u64,
+    most: u64,
+    /// Bytes that were read.
+    read: u64,
 }
 
 impl Run {
-    fn all(mut self) -> Result<(), StoreError> {
+    fn all(&mut self) -> Result<(), StoreError> {
         self.table(|snapshot| &snapshot.named)?;
         self.table(|snapshot| &snapshot.known)
     }
 
     fn table(&mut self, table: impl Fn(&Snapshot) -> &Table) -> Result<(), StoreError> {
-        let mut last = Vec::new();
-        while self.left > 0 && !self.ended.load(Ordering::Relaxed) {
+        let mut last: Option<Vec<u8>> = None;
+        while self.read < self.most && !self.ended.load(Ordering::Relaxed) {
             let snapshot = self.published.snapshot()?;
-            // The first key may be empty, and is read soon enough.
-            let from = (Bound::Excluded(&last[..]), Bound::Unbounded);
+            let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let from = (from, Bound::Unbounded);
             let rows = table(&snapshot).range::<&[u8]>(from).map_err(engine)?;
             let (mut count, mut key) = (0, None);
             for row in rows.take(ROWS) {
                 let (its, value) = row.map_err(engine)?;
-                let bytes = its.value().len() + value.value().len();
-                self.left = self.left.saturating_sub(bytes as u64);
+                self.read += (its.value().len() + value.value().len()) as u64;
                 (count, key) = (count + 1, Some(its.value().to_vec()));
             }
             match key {
-                Some(key) if count == ROWS => last = key,
+                Some(key) if count == ROWS => last = Some(key),
                 _ => break,
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests, *};
+    use crate::store::{
+        Store,
+        conformance::{announce, file},
+    };
+
+    #[tokio::test]
+    async fn all_is_read_once_as_far_as_there_is_memory() {
+        let directory = tests::directory();
+        let store = tests::open(&directory).expect("opens");
+        let files: Vec<_> = (0..20_000)
+            .map(|n| file(&format!("file {n}"), &format!("{n}")))
+            .collect();
+        let peer = tests::two_peers(&store).await[0];
+        let change = announce(&files.iter().collect::<Vec<_>>());
+        store
+            .announce(peer, [1; 32], change)
+            .await
+            .expect("announces");
+        let snapshot = store.published.snapshot().expect("open");
+        let (mut rows, mut bytes) = (0, 0);
+        for table in [&snapshot.named, &snapshot.known] {
+            for row in table.range::<&[u8]>(..).expect("read") {
+                let (key, value) = row.expect("read");
+                rows += 1;
+                bytes += (key.value().len() + value.value().len()) as u64;
+            }
+        }
+        assert!(rows > 2 * ROWS, "{rows} rows are no more than two steps");
+
+        let read = |most, ended| {
+            let mut run = Run {
+                published: store.published.clone(),
+                ended: Arc::new(AtomicBool::new(ended)),
+                most,
+                read: 0,
+            };
+            run.all().expect("reads");
+            run.read
+        };
+        assert_eq!(read(u64::MAX, false), bytes);
+        assert_eq!(read(u64::MAX, true), 0);
+        let most = bytes / 3;
+        assert!((most..most + bytes / 3).contains(&read(most, false)));
     }
 }

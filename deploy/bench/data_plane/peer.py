@@ -167,12 +167,14 @@ class Peer:
         self.ask("DELETE", self.file_path(name))
         eventually(f"{self.name} forgot {name}", lambda: not self.holds(name))
 
-    def fetch(self, name, every=0.01, within=3600):
-        """Fetches a file into it; the time at which it was whole, verified and kept."""
+    def fetch(self, name, every=0.01, within=3600, not_before=0):
+        """Fetches a file into it; the time at which it was whole, verified and kept. It is asked
+        `every` so many seconds, the first time after `not_before`."""
         connection = self.connection()
         try:
             _, _, download = self.ask("POST", "/v1/downloads", {"name": name}, connection)
             deadline = time.monotonic() + within
+            time.sleep(not_before)
             while download["state"] in ("locating", "running"):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{self.name}: {name} is not there within {within} s: {download}")

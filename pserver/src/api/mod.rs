@@ -40,15 +40,19 @@ fn resource(path: impl AsRef<str>, routes: impl IntoIterator<Item = Route>) -> R
 /// All routes of the peer.
 pub fn routes(app: &mut ServiceConfig) {
     let under = |prefix: &str| format!("{}{REST}", prefix.trim_end_matches('/'));
-    // First, as they are asked most: routes are tried in order, and those with a pattern take long.
-    let looked_up = [
+    // First: routes are tried in order, and those with a pattern take long.
+    let asked_most = [
         resource(route::NEIGHBOUR_LOCATE, [post().to(neighbour::locate)]),
         resource(
             route::NEIGHBOUR_LOCATE_MANY,
             [post().to(neighbour::locate_many)],
         ),
+        resource(
+            format!("{}/{{digest}}/have", route::BLOBS),
+            [get().to(blobs::have)],
+        ),
     ];
-    for resource in looked_up {
+    for resource in asked_most {
         app.service(resource.wrap(from_fn(access::guard_peers)));
     }
     let client = [
@@ -122,10 +126,6 @@ pub fn routes(app: &mut ServiceConfig) {
         resource(
             format!("{}/{{digest}}/pieces", route::BLOBS),
             [get().to(blobs::pieces)],
-        ),
-        resource(
-            format!("{}/{{digest}}/have", route::BLOBS),
-            [get().to(blobs::have)],
         ),
         resource(
             frozen::PEDIR_RECURSO,

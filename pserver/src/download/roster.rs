@@ -28,8 +28,11 @@ const MAX_PROVIDERS: usize = 256;
 const MAX_ASKED_FOR_PIECES: usize = 24;
 /// One provider is asked what it has no more often than this ...
 const QUESTION_EVERY: Duration = Duration::from_millis(30);
-/// ... and than this, when it had nothing new to say.
+/// ... nor, when it had nothing new to say, than this, ...
 const NO_NEWS: Duration = Duration::from_secs(1);
+/// ... and all of them together no more often than this: in a large crowd the answers would take
+/// what the pieces need.
+const ANY_QUESTION_EVERY: Duration = Duration::from_millis(8);
 /// Requests in flight at one provider, at least while it answers, and at most.
 const DEPTH: (u32, u32) = (2, 6);
 /// A request is to take about so long.
@@ -404,15 +407,24 @@ impl Roster {
         times.filter(|at| *at > now).min()
     }
 
+    /// How long one provider is left alone after it said what it has.
+    fn question_every(&self) -> Duration {
+        let is_partial = |provider: &&Provider| !matches!(provider.pieces, Pieces::Whole);
+        let partial = self.providers.iter().filter(is_partial).count();
+        let each = ANY_QUESTION_EVERY * u32::try_from(partial).unwrap_or(u32::MAX);
+        each.max(QUESTION_EVERY)
+    }
+
     /// A partial provider said at `now` what it has.
     pub fn holds(&mut self, no: ProviderNo, holdings: Holdings, now: Instant) {
+        let every = self.question_every();
         let provider = self.of_mut(no);
         provider.is_asked = false;
         let is_news = match &provider.pieces {
             Pieces::Some(known) => known.have != holdings.have || known.coming != holdings.coming,
             Pieces::Whole | Pieces::Unknown => true,
         };
-        provider.ask_again = Some(now + if is_news { QUESTION_EVERY } else { NO_NEWS });
+        provider.ask_again = Some(now + if is_news { every } else { NO_NEWS.max(every) });
         provider.pieces = if holdings.have.is_none() {
             Pieces::Whole
         } else {

@@ -1,8 +1,9 @@
 //! Whom a job asks for which pieces: fills the flights that are free, takes late pieces over.
 //!
 //! Invariant: never more than `FLIGHTS` requests at once, and `AT_WHOLE` beside them, nor more at
-//! one provider than the roster allows; a piece is asked of a second provider only when the first
-//! is late with it. What is late keeps nobody from asking others for the rest.
+//! one provider than the roster allows; in a crowd `IN_A_CROWD`, and `BESIDE_LATE` beside those that
+//! are late. A piece is asked of a second provider only when the first is late with it. What is late
+//! keeps nobody from asking others for the rest.
 
 use std::{
     ops::Range,
@@ -28,6 +29,8 @@ use crate::{
 
 /// Requests in flight, at least while there is something to ask for, and at most.
 const FLIGHTS: (usize, usize) = (4, 24);
+/// In a crowd: what waits for one provider cannot be had sooner from another.
+const IN_A_CROWD: usize = 12;
 /// Requests at those who have everything, for what nobody else has in a crowd: so many beside all
 /// others.
 const AT_WHOLE: usize = 4;
@@ -224,7 +227,7 @@ impl Run<'_> {
     fn most_flights(&self, in_a_crowd: bool) -> usize {
         let (least, most) = FLIGHTS;
         if in_a_crowd {
-            return most;
+            return IN_A_CROWD;
         }
         let pieces = self.rate.get() * AHEAD.as_secs_f64() / self.job.layout.piece_size() as f64;
         (least + pieces as usize).min(most)

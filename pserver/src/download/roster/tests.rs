@@ -98,6 +98,26 @@ fn partial_providers_go_first_once_they_said_what_they_have() {
 }
 
 #[test]
+fn the_more_partial_providers_there_are_the_longer_each_is_left_alone() {
+    const PARTIAL: u16 = 20;
+    let mut roster = Roster::default();
+    let now = Instant::now();
+    roster.add((1..=PARTIAL).map(|port| Candidate {
+        is_partial: true,
+        ..candidate(port)
+    }));
+    assert_eq!(roster.to_be_asked(now).len(), usize::from(PARTIAL));
+    let holdings = Holdings {
+        version: 1,
+        have: Some(Bits::of([true])),
+        coming: Bits::of([false]),
+    };
+    roster.holds(0, holdings, now);
+    let again = now + ANY_QUESTION_EVERY * u32::from(PARTIAL);
+    assert_eq!(roster.next_question(now), Some(again));
+}
+
+#[test]
 fn partial_providers_without_news_keep_nobody_from_being_asked() {
     let mut roster = Roster::default();
     let mut now = Instant::now();

@@ -48,7 +48,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     central_server::open_files::raise_limit();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
-    let mut server = Server::bind(config).await?;
+    // Until it serves nothing is to be ended in order: what was begun in the store is undone when it
+    // is opened the next time, and may take minutes to come to its end.
+    let mut server = tokio::select! {
+        bound = Server::bind(config) => bound?,
+        _ = terminate.recv() => std::process::exit(0),
+        _ = interrupt.recv() => std::process::exit(0),
+    };
     tokio::select! {
         ended = server.join() => return Ok(ended?),
         _ = terminate.recv() => log::info!("SIGTERM: shutting down"),

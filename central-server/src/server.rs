@@ -135,26 +135,41 @@ struct Bound {
     store: Arc<dyn Store>,
 }
 
-impl Server {
-    /// Starts a locator on the current runtime. It serves when this returns.
-    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+impl Bound {
+    async fn to(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, ServerError> {
         let listener = listen("HOST", &config.host).await?;
         let addr = local_addr("HOST", &config.host, &listener)?;
         let metrics_listener = match &config.metrics_addr {
             Some(address) => Some(listen("METRICS_ADDR", address).await?),
             None => None,
         };
-        let metrics = Arc::new(Metrics::new());
-        let store = store::open(&config.store, metrics.store.clone()).await?;
-        let bound = Bound {
+        Ok(Self {
             listener,
             addr,
             metrics_listener,
             metrics,
-            store: store.clone(),
-        };
+            store,
+        })
+    }
+}
+
+impl Server {
+    /// Starts a locator on the current runtime. It serves when this returns.
+    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        let metrics = Arc::new(Metrics::new());
+        // Before anybody can connect: a store of an earlier release is brought up to date first, and
+        // who is refused meanwhile asks another locator.
+        let store = store::open(&config.store, metrics.store.clone()).await?;
         let mut background = JoinSet::new();
-        match Self::serve(config, bound, &mut background).await {
+        let served = async {
+            let bound = Bound::to(&config, metrics, store.clone()).await?;
+            Self::serve(config, bound, &mut background).await
+        };
+        match served.await {
             Ok(mut server) => {
                 server.background = background;
                 Ok(server)
@@ -285,6 +300,7 @@ impl Server {
                 },
             ));
         }
+        store.warm_up();
         log::info!("listening on {addr}");
         if let Some(addr) = metrics_addr {
             log::info!("metrics on http://{addr}/metrics");

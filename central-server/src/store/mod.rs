@@ -38,8 +38,8 @@ use crate::{config::StoreUrl, metrics::StoreMetrics};
 /// Most records of one peer in one bucket. Bounds what a replaced bucket adds and removes; to find
 /// what it removes, an engine may read all that the peer holds.
 pub const MAX_BUCKET_RECORDS: usize = 65_536;
-/// Variants of one name or digest that a lookup reads at most. Which of more than these under a
-/// digest, is another choice each time.
+/// Variants of one name or digest that a lookup reads at most. Of more than these under a digest
+/// they are others each time; of a name the first ones, but in Redis.
 pub const MAX_VARIANTS_READ: usize = 512;
 /// Live holders that are counted of one variant at most.
 pub const MAX_HOLDERS_COUNTED: usize = 1000;
@@ -468,6 +468,10 @@ pub trait Store: Send + Sync {
     fn sharing(&self) -> Option<&dyn Sharing> {
         None
     }
+
+    /// Begins to read what lookups need into memory, where that helps, beside all else. To be called
+    /// once, by who serves.
+    fn warm_up(&self) {}
 
     /// Ends the engine once what was accepted is durable. Changes fail afterwards.
     async fn close(&self);

@@ -353,6 +353,23 @@ fn sigterm_ends_it_in_order() {
     assert!(process.child.wait().expect("ends").success());
 }
 
+#[test]
+fn sigterm_ends_it_while_it_waits_for_its_store() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // Who connects to it is never answered.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let addr = silent.local_addr().expect("bound");
+    let mut command = command(directory.path());
+    let command = command.env("STORE_URL", format!("redis://{addr}"));
+    let child = command.stderr(Stdio::piped()).spawn().expect("starts");
+    let _held = silent.accept().expect("it asks for its store");
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("signalled");
+    let output = child.wait_with_output().expect("ends");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr).matches("central-server:").count(), 0);
+}
+
 /// How long the files of a process may become.
 #[cfg(target_os = "linux")]
 fn limit_files(process: &Process, bytes: Option<u64>) {

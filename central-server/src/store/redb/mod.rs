@@ -40,7 +40,7 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use async_trait::async_trait;
@@ -60,8 +60,8 @@ use writer::{Command, Writer, durable};
 
 /// A store in a redb file.
 pub struct RedbStore {
-    /// None: it is in no file of this machine. Ends before the writer does.
-    warming: Option<Warming>,
+    /// Ends before the writer does.
+    warming: OnceLock<Warming>,
     published: Arc<Published>,
     writer: Writer,
     /// None: it is in no file of this machine.
@@ -76,8 +76,6 @@ impl RedbStore {
         let origin = StoreFile(path.to_owned());
         let mut store = Self::start(opened, Box::new(origin), metrics)?;
         store.file = Some(path.to_owned());
-        let cache = open::cache_of_process() as u64;
-        store.warming = Some(Warming::begin(store.published.clone(), cache));
         Ok(store)
     }
 
@@ -92,7 +90,7 @@ impl RedbStore {
         let writer = Writer::start(opened, origin, published.clone(), metrics)
             .map_err(|error| format!("the writer thread could not be started: {error}"))?;
         Ok(Self {
-            warming: None,
+            warming: OnceLock::new(),
             published,
             writer,
             file: None,
@@ -268,8 +266,13 @@ impl Store for RedbStore {
         self.published.fault().or_else(|| self.writer.fault())
     }
 
+    fn warm_up(&self) {
+        let begin = || Warming::begin(self.published.clone(), open::cache_of_process() as u64);
+        self.warming.get_or_init(begin);
+    }
+
     async fn close(&self) {
-        if let Some(warming) = &self.warming {
+        if let Some(warming) = self.warming.get() {
             warming.end();
         }
         self.writer.close().await;

@@ -1,4 +1,4 @@
-//! Reading what lookups by name need into the memory for pages, once, after a file is opened.
+//! Reading what lookups by name need into the memory for pages, once, beside serving.
 //!
 //! Otherwise each of the first lookups waits for the disk, twice. A thread that gives way to others
 //! reads some rows at a time, each time of the last committed state, so that it keeps no pages from
@@ -7,7 +7,7 @@
 use std::{
     ops::Bound,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -31,7 +31,7 @@ const OF_FOUR: u64 = 3;
 /// The thread; it ends when this is dropped.
 pub(super) struct Warming {
     ended: Arc<AtomicBool>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Warming {
@@ -53,20 +53,13 @@ impl Warming {
         });
         Self {
             ended,
-            thread: Mutex::new(thread.ok()),
+            thread: thread.ok(),
         }
     }
 
-    /// Waits for its end, which comes after the step at hand at the latest.
+    /// It is to end, after the step at hand.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
-        let thread = self.thread.lock();
-        let thread = thread.unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            log::error!("reading the store beforehand ended with a panic");
-        }
     }
 }
 
@@ -74,6 +67,10 @@ impl Drop for Warming {
     /// Whoever drops the store may open the file again at once.
     fn drop(&mut self) {
         self.end();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed; nothing is lost.
+            let _ = thread.join();
+        }
     }
 }
 

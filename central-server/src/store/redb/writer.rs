@@ -308,12 +308,12 @@ impl Drop for Writer {
     }
 }
 
-/// Lets the threads that answer lookups go first where there are not processors for all. What the
+/// Has the calling thread let those that answer lookups go first where there are not processors for all. What the
 /// thread has no time for, waits in its queue, which pushes back.
 pub(super) fn give_way() {
     use rustix::{process::setpriority_process, thread::gettid};
     if let Err(error) = setpriority_process(Some(gettid()), WRITER_NICE) {
-        log::debug!("the store writer does not give way: {error}");
+        log::debug!("a thread of the store does not give way: {error}");
     }
 }
 

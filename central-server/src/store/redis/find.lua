@@ -30,12 +30,11 @@ local variants, before = tonumber(ARGV[3]), nil
 local function first_row()
     return redis.call('ZRANGEBYLEX', holders, from, to, 'LIMIT', 0, 1)[1]
 end
-local count = redis.call('ZLEXCOUNT', holders, from, to)
-if count > variants then
-    local place = redis.call('ZRANK', holders, first_row()) + tonumber(ARGV[6]) % count
-    local id = redis.call('ZRANGE', holders, place, place)[1]:sub(1, 24)
-    before = { from, '(' .. id }
-    from = '[' .. id
+-- Ids go on with a hash behind the prefix: each is as likely to be the first one after the place.
+if #prefix < 24 and redis.call('ZLEXCOUNT', holders, from, to) > variants then
+    local place = prefix .. struct.pack('>I4', tonumber(ARGV[6])):sub(1, 24 - #prefix)
+    before = { from, '(' .. place }
+    from = '[' .. place
 end
 for _ = 1, variants do
     local first = first_row()

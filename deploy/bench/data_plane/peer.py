@@ -174,7 +174,11 @@ class Peer:
         try:
             _, _, download = self.ask("POST", "/v1/downloads", {"name": name}, connection)
             deadline = time.monotonic() + within
-            time.sleep(not_before)
+            if not_before:
+                time.sleep(not_before)
+                # One that was idle for so long may be closed.
+                connection.close()
+                connection = self.connection()
             while download["state"] in ("locating", "running"):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{self.name}: {name} is not there within {within} s: {download}")

@@ -160,7 +160,13 @@ impl Store {
     ) -> Result<Arc<Entry>, ReplicaError> {
         let entry = held.entry().clone();
         let size = entry.stamp.size;
-        let mut replica = self.begin_replica(name, entry.digest, size, from).await?;
+        let mut replica = self
+            .begin_replica(name.clone(), entry.digest, size, from)
+            .await?;
+        // Another copy may have come to its end just before.
+        if let Some(kept) = self.held_as(&name, &entry.digest) {
+            return Ok(kept);
+        }
         let mut bytes = pin!(held.stream(0..size));
         while let Some(block) = bytes.next().await {
             let block = block.map_err(StoreError::io("what is held cannot be copied"))?;

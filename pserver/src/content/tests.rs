@@ -79,6 +79,25 @@ fn what_is_fetched_twice_at_once_is_kept_once() {
     }
 }
 
+#[actix_web::test]
+async fn what_is_copied_twice_is_kept_once() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name);
+    let store = Store::open(&path("s"), &path("f"), &path("d"), Arc::default()).expect("opened");
+    let store = Arc::new(store);
+    let [a, b] = ["a.txt", "b.txt"].map(|name| Name::parse(name).expect("valid"));
+    let (digest, part) = finished(&store, b"fetched");
+    store.keep(&part, &[a], digest, 0).expect("kept");
+    let entry = store.catalogue().by_digest(&digest).expect("kept");
+    for _ in 0..2 {
+        let held = store.read(entry.clone()).await.expect("read");
+        let from = std::net::Ipv4Addr::LOCALHOST.into();
+        let copy = store.copy_held(held.expect("there"), b.clone(), from).await;
+        assert_eq!(copy.expect("copied").name, b);
+    }
+    assert_eq!(fs::read_dir(path("f")).expect("there").count(), 2);
+}
+
 #[test]
 fn what_is_wanted_under_two_names_is_kept_under_both() {
     let dir = tempfile::tempdir().expect("temporary directory");

@@ -30,8 +30,8 @@ const MAX_ASKED_FOR_PIECES: usize = 24;
 const QUESTION_EVERY: Duration = Duration::from_millis(30);
 /// ... nor, when it had nothing new to say, than this, ...
 const NO_NEWS: Duration = Duration::from_secs(1);
-/// ... and all of them together no more often than this: in a large crowd the answers would take
-/// what the pieces need.
+/// ... and each of many so much more seldom: in a large crowd the answers would take what the pieces
+/// need.
 const ANY_QUESTION_EVERY: Duration = Duration::from_millis(8);
 /// Requests in flight at one provider, at least while it answers, and at most.
 const DEPTH: (u32, u32) = (2, 6);
@@ -409,8 +409,10 @@ impl Roster {
 
     /// How long one provider is left alone after it said what it has.
     fn question_every(&self) -> Duration {
-        let is_partial = |provider: &&Provider| !matches!(provider.pieces, Pieces::Whole);
-        let partial = self.providers.iter().filter(is_partial).count();
+        let is_asked = |provider: &&Provider| {
+            provider.is_usable() && !matches!(provider.pieces, Pieces::Whole)
+        };
+        let partial = self.providers.iter().filter(is_asked).count();
         let each = ANY_QUESTION_EVERY * u32::try_from(partial).unwrap_or(u32::MAX);
         each.max(QUESTION_EVERY)
     }

@@ -1,9 +1,8 @@
 //! Whom a job asks for which pieces: fills the flights that are free, takes late pieces over.
 //!
 //! Invariant: never more than `FLIGHTS` requests at once, and `AT_WHOLE` beside them, nor more at
-//! one provider than the roster allows; in a crowd `IN_A_CROWD`, and `BESIDE_LATE` beside those that
-//! are late. A piece is asked of a second provider only when the first is late with it. What is late
-//! keeps nobody from asking others for the rest.
+//! one provider than the roster allows. A piece is asked of a second provider only when the first is
+//! late with it. What is late keeps nobody from asking others for the rest.
 
 use std::{
     ops::Range,
@@ -29,8 +28,9 @@ use crate::{
 
 /// Requests in flight, at least while there is something to ask for, and at most.
 const FLIGHTS: (usize, usize) = (4, 24);
-/// In a crowd: what waits for one provider cannot be had sooner from another.
-const IN_A_CROWD: usize = 12;
+/// In a crowd, where what waits for one provider cannot be had sooner from another; and together
+/// with those that are late.
+const IN_A_CROWD: (usize, usize) = (12, 20);
 /// Requests at those who have everything, for what nobody else has in a crowd: so many beside all
 /// others.
 const AT_WHOLE: usize = 4;
@@ -192,10 +192,15 @@ impl Run<'_> {
     }
 
     /// Whether `most` requests are on their way; for those that are late, some others may be.
-    fn is_enough(&self, most: usize, late_after: Duration, now: Instant) -> bool {
+    fn is_enough(
+        &self,
+        (most, with_late): (usize, usize),
+        late_after: Duration,
+        now: Instant,
+    ) -> bool {
         let flights = self.flights.borrow();
         let all = flights.len();
-        if all < most || all >= FLIGHTS.1.min(most + BESIDE_LATE) {
+        if all < most || all >= with_late {
             return all >= most;
         }
         let on_time = flights
@@ -222,15 +227,17 @@ impl Run<'_> {
         roster.fastest_piece_takes(&self.job.layout, UNMEASURED, now) * times + longer
     }
 
-    /// Enough flights for the rate that is measured. In a crowd the rate is what the flights make it:
+    /// Enough flights for the rate that is measured, and how many may be with those that are late. In a
+    /// crowd the rate is what the flights make it:
     /// who asked for less would get less, and then ask for less still.
-    fn most_flights(&self, in_a_crowd: bool) -> usize {
+    fn most_flights(&self, in_a_crowd: bool) -> (usize, usize) {
         let (least, most) = FLIGHTS;
         if in_a_crowd {
             return IN_A_CROWD;
         }
         let pieces = self.rate.get() * AHEAD.as_secs_f64() / self.job.layout.piece_size() as f64;
-        (least + pieces as usize).min(most)
+        let enough = (least + pieces as usize).min(most);
+        (enough, most.min(enough + BESIDE_LATE))
     }
 
     /// What `no` is to send next of what is missing, or what a reader waits for and another is late

@@ -112,9 +112,16 @@ fn the_more_partial_providers_there_are_the_longer_each_is_left_alone() {
         have: Some(Bits::of([true])),
         coming: Bits::of([false]),
     };
-    roster.holds(0, holdings, now);
+    roster.holds(0, holdings.clone(), now);
     let again = now + ANY_QUESTION_EVERY * u32::from(PARTIAL);
     assert_eq!(roster.next_question(now), Some(again));
+    // Those that are asked no more do not count.
+    (1..u32::from(PARTIAL)).for_each(|no| {
+        roster.failed(no, Fault::Wrong("it lied".to_owned()), now);
+    });
+    let have = Some(Bits::of([false]));
+    roster.holds(0, Holdings { have, ..holdings }, now);
+    assert_eq!(roster.next_question(now), Some(now + QUESTION_EVERY));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! same chain of bare echo hops (actix → actix → tonic) and of nginx. The hops are processes of
 //! their own, as Vecino's servers are; the bare ones are this program, started again as `echo-…`.
 //!
-//! `locator` measures the locator alone beside a bare echo, Redis, opentracker and SQLite, as a
+//! `locator` measures the locator alone beside a bare echo, Redis, etcd, opentracker and SQLite, as a
 //! directory of many peers that come and go, and on a Redis Cluster.
 
 mod chain;

@@ -24,9 +24,10 @@ const ENDS_WITHIN: Duration = Duration::from_secs(60);
 const PORTS_TRIED: usize = 5;
 
 /// Programs of others, and Debian's packages that have them.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 6] = [
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
+    ("etcd", "etcd-server"),
     ("opentracker", "opentracker"),
     ("nginx", "nginx-light"),
     ("python3", "python3"),

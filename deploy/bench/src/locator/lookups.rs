@@ -1,4 +1,4 @@
-//! Benchmark A: lookups of the locator beside a bare echo, Redis and opentracker.
+//! Benchmark A: lookups of the locator beside a bare echo, Redis, etcd and opentracker.
 
 use std::{
     net::SocketAddr,
@@ -8,7 +8,7 @@ use std::{
 use prost::Message as _;
 
 use super::{
-    Place, Plan, filled, grpc,
+    Place, Plan, etcd, filled, grpc,
     grpc::{Names, Streamed, Unary},
     locator, redis,
     table::Table,
@@ -38,11 +38,12 @@ enum Way {
     EchoStreamDeep,
     Redis,
     RedisDeep,
+    Etcd,
     TrackerHttp,
     TrackerUdp,
 }
 
-const WAYS: [Way; 13] = [
+const WAYS: [Way; 14] = [
     Way::Locate { hot: true },
     Way::Locate { hot: false },
     Way::EchoUnary,
@@ -51,6 +52,7 @@ const WAYS: [Way; 13] = [
     Way::Stream { hot: false },
     Way::EchoStream,
     Way::Redis,
+    Way::Etcd,
     Way::TrackerHttp,
     Way::TrackerUdp,
     Way::StreamDeep,
@@ -72,6 +74,7 @@ impl Way {
             Self::EchoStreamDeep => "echo, stream, 16 a connection",
             Self::Redis => "Redis GET",
             Self::RedisDeep => "Redis GET, pipelines of 16",
+            Self::Etcd => "etcd Range, serializable",
             Self::TrackerHttp => "opentracker, HTTP, a connection each",
             Self::TrackerUdp => "opentracker, UDP",
         }
@@ -89,11 +92,13 @@ impl Way {
 struct Servers {
     records: u64,
     tracked: u64,
+    etcd_keys: u64,
     value_bytes: usize,
     locator: Process,
     echo: Process,
     echo_of_cores: Process,
     redis: Process,
+    etcd: Process,
     tracker: Process,
 }
 
@@ -107,6 +112,7 @@ impl Servers {
             Way::EchoUnary | Way::EchoStream | Way::EchoStreamDeep => &self.echo,
             Way::EchoUnaryOfCores => &self.echo_of_cores,
             Way::Redis | Way::RedisDeep => &self.redis,
+            Way::Etcd => &self.etcd,
             Way::TrackerHttp | Way::TrackerUdp => &self.tracker,
         }
     }
@@ -122,6 +128,7 @@ impl Servers {
         let names = match way {
             Way::Locate { hot: true } | Way::Stream { hot: true } => Names::Hot(self.records),
             Way::TrackerHttp | Way::TrackerUdp => Names::Any(self.tracked),
+            Way::Etcd => Names::Any(self.etcd_keys),
             _ => Names::Any(self.records),
         };
         let depth = if way.is_deep() { DEPTH } else { 1 };
@@ -152,6 +159,7 @@ impl Servers {
             Way::Redis | Way::RedisDeep => {
                 load!(redis::Gets::open(addr, names, depth, self.value_bytes).await?)
             }
+            Way::Etcd => load!(etcd::Ranges::open(addr, names, self.value_bytes).await?),
             Way::TrackerHttp => load!(tracker::Http::new(addr, names)),
             Way::TrackerUdp => load!(tracker::UdpAsker::open(addr, names).await?),
         })
@@ -207,6 +215,7 @@ async fn with_records(plan: &Plan, place: &Place, records: u64) -> anyhow::Resul
     let opened = opening.elapsed();
     let value_bytes = grpc::response().encoded_len();
     let (redis, _redis_directory) = redis::filled(place, records, value_bytes).await?;
+    let (etcd, etcd_keys, _etcd_directory) = etcd::filled(place, records, value_bytes).await?;
     let (tracker, tracked, _tracker_directory) = tracker::filled(place, records).await?;
     let echo = async |program: &str| {
         Process::start("vecino-bench", &[program], &[], place.scratch.clone()).await
@@ -214,11 +223,13 @@ async fn with_records(plan: &Plan, place: &Place, records: u64) -> anyhow::Resul
     let servers = Servers {
         records,
         tracked,
+        etcd_keys,
         value_bytes,
         locator,
         echo: echo("echo-directory").await?,
         echo_of_cores: echo("echo-directory-cores").await?,
         redis,
+        etcd,
         tracker,
     };
     let mut all = Vec::new();
@@ -251,12 +262,14 @@ async fn with_records(plan: &Plan, place: &Place, records: u64) -> anyhow::Resul
     }
     let memory = servers.locator.memory();
     println!(
-        "## {records} records ({tracked} contents at opentracker)\n\n\
+        "## {records} records ({tracked} contents at opentracker, {etcd_keys} keys in etcd)\n\n\
          Medians of {} interleaved runs of {:?}. The locator opened its store in {:.2} s and has \
          VmRSS {} MiB, VmHWM {} MiB; Redis has {} MiB for values of {value_bytes} bytes, \
-         opentracker {} MiB. A lookup in flight has a connection of its own, unless the way says \
-         otherwise. The bare echo is tonic as it comes, on one runtime of several threads; beside it \
-         stands the same on a runtime a core, as the locator serves. What is aimed at is beside \
+         etcd {} MiB, opentracker {} MiB. etcd is a member on its own that gets no more than a \
+         hundred thousand keys, which only favours it; its reads are serializable, the faster kind. \
+         A lookup in flight has a connection of its own, unless the way says otherwise. The bare \
+         echo is tonic as it comes, on one runtime of several threads; beside it stands the same on \
+         a runtime a core, as the locator serves. What is aimed at is beside \
          the first.\n",
         plan.runs,
         plan.length,
@@ -264,6 +277,7 @@ async fn with_records(plan: &Plan, place: &Place, records: u64) -> anyhow::Resul
         memory.resident >> 20,
         memory.peak >> 20,
         servers.redis.memory().resident >> 20,
+        servers.etcd.memory().resident >> 20,
         servers.tracker.memory().resident >> 20,
     );
     let mut table = Table::new(&[
@@ -298,6 +312,7 @@ fn ratios(records: u64, seen: &[Medians]) {
         (Way::Locate { hot: false }, Way::EchoUnary),
         (Way::Locate { hot: true }, Way::EchoUnaryOfCores),
         (Way::Locate { hot: false }, Way::EchoUnaryOfCores),
+        (Way::Locate { hot: false }, Way::Etcd),
         (Way::Stream { hot: false }, Way::EchoUnary),
         (Way::Stream { hot: false }, Way::EchoUnaryOfCores),
         (Way::Stream { hot: false }, Way::EchoStream),

@@ -3,6 +3,7 @@
 mod announce;
 mod churn;
 mod cluster;
+mod etcd;
 mod filled;
 mod grpc;
 mod lookups;
@@ -31,7 +32,7 @@ The locator beside others that answer or keep the like, all on loopback.
 Usage: vecino-bench locator [OPTIONS]
 
   --only A,B     which benchmarks [default: all]
-                   A  lookups: Locate, LocateStream, bare echo, Redis, opentracker
+                   A  lookups: Locate, LocateStream, bare echo, Redis, etcd, opentracker
                    B  announcing until it is durable: Vecino, Redis, SQLite; disk and memory
                    C  lookups while thousands of peers are idle, announce, die and come back
                    E  a Redis Cluster with 1, 2 and 4 locators; a primary is killed
@@ -63,7 +64,7 @@ pub(crate) struct Plan {
 
 /// What there is, and what of others it needs.
 const BENCHMARKS: [(&str, &[&str]); 5] = [
-    ("A", &["redis-server", "opentracker"]),
+    ("A", &["redis-server", "etcd", "opentracker"]),
     ("B", &["redis-server", "python3"]),
     ("C", &[]),
     ("E", &["redis-server", "redis-cli"]),

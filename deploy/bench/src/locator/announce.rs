@@ -20,7 +20,7 @@ use super::{
     Place, Plan, locator, records,
     redis::{self, Redis},
     session::{CHANGES, Manner, Progress, Session},
-    table::{Table, rates},
+    table::{self, Table, rates},
 };
 use crate::{
     load::median,
@@ -31,6 +31,20 @@ use crate::{
 const AT_LEAST: Duration = Duration::from_secs(120);
 /// The slowest rate that is waited for, in records a second.
 const SLOWEST: u64 = 1_000;
+/// SQLite, which gets slower the more it has, takes no further batches after so long.
+const SQLITE_TAKES_FOR: Duration = Duration::from_secs(180);
+
+const HEAD: [&str; 9] = [
+    "keeper",
+    "records/s",
+    "Vecino / it",
+    "CPU µs/record",
+    "disk B/record",
+    "VmRSS B/record",
+    "VmHWM B/record",
+    "VmRSS MiB",
+    "records/s by steps",
+];
 
 /// Who keeps the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +76,7 @@ impl Keeper {
 
 /// What came of one run.
 struct Kept {
+    records: u64,
     rate: f64,
     steps: Vec<f64>,
     cpu: f64,
@@ -72,31 +87,42 @@ struct Kept {
 /// Runs it for each number of peers.
 pub(crate) async fn run(plan: &Plan, place: &Place) -> anyhow::Result<()> {
     let step = step(plan.total);
+    // Rows come as they are measured: whoever ends a long run has seen what came before.
     println!(
         "# B: announcing {} records until they are durable\n\n\
          Medians of {} interleaved runs; rates by steps of {step} records and what a record takes \
          (D) are of the last run. Redis and SQLite have a value of 64 bytes under the same key. \
-         SQLite has one writer: its rows differ in nothing.\n",
-        plan.total, plan.runs
+         SQLite has one writer: its rows differ in nothing. It takes records for {} s at most, which \
+         only favours it; its row says how many they were.\n",
+        plan.total,
+        plan.runs,
+        SQLITE_TAKES_FOR.as_secs(),
     );
     let within = AT_LEAST + Duration::from_secs(plan.total / SLOWEST);
     for &peers in &plan.peers {
+        println!("## {peers} peers at once: each run as it ends\n");
+        println!("{}", table::head(&HEAD));
         let mut seen: Vec<Vec<Kept>> = KEEPERS.iter().map(|_| Vec::new()).collect();
         for _ in 0..plan.runs {
+            let mut vecino = f64::NAN;
             for (keeper, seen) in KEEPERS.into_iter().zip(&mut seen) {
                 let directory = place.directory()?;
                 let kept = keep(keeper, directory.path(), peers, plan.total);
                 let kept = timeout(within, kept).await;
                 let kept = kept.with_context(|| format!("{} takes too long", keeper.label()))?;
                 let kept = kept.with_context(|| keeper.label())?;
-                let (label, disk) = (keeper.label(), kept.disk / plan.total);
-                // The table comes at the end, which may be far.
-                eprintln!("{label}: {:.0} records/s, {disk} B/record", kept.rate);
-                eprintln!("  {}", rates(&kept.steps));
+                if vecino.is_nan() {
+                    vecino = kept.rate;
+                }
+                let run = std::slice::from_ref(&kept);
+                println!(
+                    "{}",
+                    table::row(&cells(keeper, run, &kept, vecino, plan.total))
+                );
                 seen.push(kept);
             }
         }
-        println!("## {peers} peers at once\n");
+        println!("\n## {peers} peers at once\n");
         print(plan.total, &seen);
     }
     Ok(())
@@ -111,38 +137,47 @@ fn step(total: u64) -> u64 {
 }
 
 fn print(total: u64, seen: &[Vec<Kept>]) {
-    let rate = |runs: &[Kept]| median(runs.iter().map(|run| run.rate));
     let vecino = seen.first().map_or(f64::NAN, |runs| rate(runs));
-    let mut table = Table::new(&[
-        "keeper",
-        "records/s",
-        "Vecino / it",
-        "CPU µs/record",
-        "disk B/record",
-        "VmRSS B/record",
-        "VmHWM B/record",
-        "VmRSS MiB",
-        "records/s by steps",
-    ]);
-    for (keeper, runs) in KEEPERS.iter().zip(seen) {
-        let Some(last) = runs.last() else { continue };
-        let a_record = |bytes: u64| match bytes {
-            0 => "-".to_owned(),
-            bytes => format!("{:.0}", bytes as f64 / total as f64),
-        };
-        table.row([
-            keeper.label().to_owned(),
-            format!("{:.0}", rate(runs)),
-            format!("{:.2}", vecino / rate(runs)),
-            format!("{:.1}", median(runs.iter().map(|run| run.cpu))),
-            a_record(last.disk),
-            a_record(last.memory.resident),
-            a_record(last.memory.peak),
-            format!("{}", last.memory.resident >> 20),
-            rates(&last.steps),
-        ]);
+    let mut table = Table::new(&HEAD);
+    for (keeper, runs) in KEEPERS.into_iter().zip(seen) {
+        if let Some(last) = runs.last() {
+            table.row(cells(keeper, runs, last, vecino, total));
+        }
     }
     table.print();
+}
+
+fn rate(runs: &[Kept]) -> f64 {
+    median(runs.iter().map(|run| run.rate))
+}
+
+/// What is told of the runs of a keeper, when Vecino's rate was `vecino`.
+fn cells(
+    keeper: Keeper,
+    runs: &[Kept],
+    last: &Kept,
+    vecino: f64,
+    total: u64,
+) -> [String; HEAD.len()] {
+    let a_record = |bytes: u64| match bytes {
+        0 => "-".to_owned(),
+        bytes => format!("{:.0}", bytes as f64 / last.records as f64),
+    };
+    let label = match last.records {
+        records if records < total => format!("{}: {records} records", keeper.label()),
+        _ => keeper.label().to_owned(),
+    };
+    [
+        label,
+        format!("{:.0}", rate(runs)),
+        format!("{:.2}", vecino / rate(runs)),
+        format!("{:.1}", median(runs.iter().map(|run| run.cpu))),
+        a_record(last.disk),
+        a_record(last.memory.resident),
+        a_record(last.memory.peak),
+        format!("{}", last.memory.resident >> 20),
+        rates(&last.steps),
+    ]
 }
 
 async fn keep(keeper: Keeper, directory: &Path, peers: u64, total: u64) -> anyhow::Result<Kept> {
@@ -203,6 +238,7 @@ async fn keep(keeper: Keeper, directory: &Path, peers: u64, total: u64) -> anyho
 fn kept(progress: &Progress, server: &Process, before: f64, directory: &Path) -> Kept {
     let (rate, steps) = progress.rates();
     Kept {
+        records: progress.records(),
         rate,
         steps,
         cpu: (server.cpu_seconds() - before) / progress.records() as f64 * 1e6,
@@ -233,7 +269,9 @@ while True:
     db.execute("COMMIT")
     os.write(1, b".")
 usage = resource.getrusage(resource.RUSAGE_SELF)
-os.write(1, b"%d %d" % ((usage.ru_utime + usage.ru_stime) * 1e6, usage.ru_maxrss * 1024))
+# Not ru_maxrss, which begins with what the program had that started this one.
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:")).split()[1]
+os.write(1, b"%d %d" % ((usage.ru_utime + usage.ru_stime) * 1e6, int(peak) * 1024))
 db.close()
 "#;
 
@@ -256,7 +294,7 @@ async fn sqlite(directory: &Path, peers: u64, total: u64) -> anyhow::Result<Kept
         let mut numbers = (0..peers)
             .flat_map(|peer| records::of_peer(peer, peers, total).map(move |n| (n, peer)))
             .peekable();
-        while numbers.peek().is_some() {
+        while numbers.peek().is_some() && begun.elapsed() < SQLITE_TAKES_FOR {
             let mut batch = Vec::new();
             for (number, peer) in numbers.by_ref().take(BATCH) {
                 let mut row = [0; 87];
@@ -275,25 +313,31 @@ async fn sqlite(directory: &Path, peers: u64, total: u64) -> anyhow::Result<Kept
         anyhow::Ok(())
     };
     let receive = async {
-        let batches = total.div_ceil(BATCH as u64);
-        for batch in 0..batches {
-            anyhow::ensure!(said.read_u8().await? == b'.', "SQLite failed");
-            let end = ((batch + 1) * BATCH as u64).min(total);
-            progress.add(end - batch * BATCH as u64);
+        let mut usage = String::new();
+        // A batch is told by a point, the end by a number.
+        loop {
+            match said.read_u8().await.context("SQLite failed")? {
+                b'.' => progress.add((total - progress.records()).min(BATCH as u64)),
+                first => {
+                    usage.push(char::from(first));
+                    break;
+                }
+            }
         }
         let took = begun.elapsed();
         let disk = disk_bytes(directory);
-        let mut usage = String::new();
         said.read_to_string(&mut usage).await?;
         anyhow::Ok((took, disk, usage))
     };
     let (_, (took, disk, usage)) = tokio::try_join!(send, receive)?;
     let (cpu, peak) = usage.split_once(' ').context("it says so")?;
     let (_, steps) = progress.rates();
+    let records = progress.records();
     Ok(Kept {
-        rate: total as f64 / took.as_secs_f64(),
+        records,
+        rate: records as f64 / took.as_secs_f64(),
         steps,
-        cpu: cpu.parse::<f64>()? / total as f64,
+        cpu: cpu.parse::<f64>()? / records as f64,
         disk,
         memory: Memory {
             resident: 0,

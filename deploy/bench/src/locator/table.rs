@@ -23,26 +23,40 @@ impl Table {
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<_> = (0..columns).map(width).collect();
-        for (number, row) in self.rows.iter().enumerate() {
-            let cells = row.iter().zip(&widths).enumerate();
+        for (number, cells) in self.rows.iter().enumerate() {
+            let cells = cells.iter().zip(&widths).enumerate();
             let line: Vec<_> = cells
                 .map(|(column, (cell, &width))| match column {
                     0 => format!("{cell:<width$}"),
                     _ => format!("{cell:>width$}"),
                 })
                 .collect();
-            println!("| {} |", line.join(" | "));
+            println!("{}", row(&line));
             if number == 0 {
-                let rule: Vec<_> = (0..columns)
-                    .map(|column| match column {
-                        0 => "---".to_owned(),
-                        _ => "---:".to_owned(),
-                    })
-                    .collect();
+                let rule: Vec<_> = (0..columns).map(rule).collect();
                 println!("| {} |", rule.join(" | "));
             }
         }
         println!();
+    }
+}
+
+/// The head of a table whose rows are printed one by one, as they come.
+pub(crate) fn head(head: &[&str]) -> String {
+    let rule: Vec<_> = (0..head.len()).map(rule).collect();
+    format!("| {} |\n| {} |", head.join(" | "), rule.join(" | "))
+}
+
+/// A row of such a table.
+pub(crate) fn row(cells: &[String]) -> String {
+    format!("| {} |", cells.join(" | "))
+}
+
+/// What says to which side a column is.
+fn rule(column: usize) -> &'static str {
+    match column {
+        0 => "---",
+        _ => "---:",
     }
 }
 

@@ -143,30 +143,41 @@ impl Connection {
 
     /// The body of the answer.
     pub(crate) async fn get(&mut self, path: &str) -> anyhow::Result<&[u8]> {
+        let (status, body) = self.answer(path).await?;
+        anyhow::ensure!(status == 200, "{path}: {status}");
+        Ok(body)
+    }
+
+    /// The status and the body of the answer, whatever it says.
+    pub(crate) async fn answer(&mut self, path: &str) -> anyhow::Result<(u16, &[u8])> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         self.stream.write_all(request.as_bytes()).await?;
         self.buffer.clear();
-        let mut body = None;
+        let mut answer = None;
         loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 anyhow::bail!("the connection ended");
             }
-            if body.is_none()
+            if answer.is_none()
                 && let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n")
             {
                 let head = std::str::from_utf8(&self.buffer[..end])?;
-                anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+                let status = head
+                    .strip_prefix("HTTP/1.1 ")
+                    .and_then(|rest| rest.get(..3));
+                let status = status.with_context(|| format!("{path}: {head}"))?.parse()?;
                 let length = head
                     .lines()
                     .filter_map(|line| line.split_once(':'))
                     .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
                     .context("no content-length")?;
-                body = Some(end + 4..end + 4 + length.1.trim().parse::<usize>()?);
+                let body = end + 4..end + 4 + length.1.trim().parse::<usize>()?;
+                answer = Some((status, body));
             }
-            if let Some(body) = &body
+            if let Some((status, body)) = &answer
                 && self.buffer.len() >= body.end
             {
-                return Ok(&self.buffer[body.clone()]);
+                return Ok((*status, &self.buffer[body.clone()]));
             }
         }
     }

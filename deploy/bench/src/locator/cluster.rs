@@ -8,6 +8,7 @@ mod redis_cluster;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -24,6 +25,7 @@ use tokio::{
 use vecino_grpc::v1::{
     LocateRequest, LocateResponse, directory_client::DirectoryClient, locate_request::By,
 };
+use vecino_rest::route;
 
 use super::{
     Place, Plan,
@@ -53,6 +55,8 @@ const EVERY: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(250);
 /// How often a peer tries to announce, as it would for ever.
 const TRIES: u64 = 20;
+/// Time for the load to settle.
+const SETTLES: Duration = Duration::from_secs(1);
 /// Load before the kill, and the quiet after the last error that tells that it is over.
 const BEFORE: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_secs(4);
@@ -60,6 +64,8 @@ const QUIET: Duration = Duration::from_secs(4);
 const OVER_WITHIN: Duration = Duration::from_secs(60);
 /// After so many failed lookups of its records a peer looks for no more of them.
 const FAILED: u64 = 3;
+/// Lookups of clients a second while a primary is killed.
+const CLIENTS_RATE: u64 = 200;
 /// How long a locator may take to acknowledge a batch.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -86,11 +92,21 @@ pub(crate) async fn run(plan: &Plan, place: &Place) -> anyhow::Result<()> {
         "after peers compared",
         "that was",
     ]);
+    let mut of_clients = Table::new(&[
+        "run",
+        "answered before",
+        "errors before",
+        "slowest ms before",
+        "answered",
+        "errors",
+        "slowest ms",
+        "last error",
+    ]);
     for run in 1..=plan.runs {
         let cluster = Arc::new(spawn_blocking(RedisCluster::start).await?);
-        let mut cells = vec![run.to_string()];
-        cells.extend(failover(plan, place, &cluster).await?);
-        table.row(cells);
+        let (cells, clients) = failover(plan, place, &cluster).await?;
+        table.row([vec![run.to_string()], cells].concat());
+        of_clients.row([vec![run.to_string()], clients].concat());
     }
     println!(
         "A primary is killed under load: two locators, {} lookups a second, {PEERS} peers that \
@@ -98,6 +114,13 @@ pub(crate) async fn run(plan: &Plan, place: &Place) -> anyhow::Result<()> {
         plan.rate
     );
     table.print();
+    println!(
+        "Meanwhile, what clients see: {CLIENTS_RATE} times a second GET {}/NAME of what was \
+         acknowledged before, at their own peer, whose neighbour asks both locators; an error is \
+         any answer but 200\n",
+        route::LOCATE
+    );
+    of_clients.print();
     Ok(())
 }
 
@@ -311,9 +334,11 @@ async fn failover(
     plan: &Plan,
     place: &Place,
     cluster: &Arc<RedisCluster>,
-) -> anyhow::Result<Vec<String>> {
+) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     let locators = locators(place, cluster, 2).await?;
     let addrs = addresses(&locators);
+    let peers_directory = place.directory()?;
+    let [own, _neighbour] = own_and_neighbour(&addrs, peers_directory.path()).await?;
     announce(&addrs, 0).await?;
     until_found(&addrs).await?;
     let lookups = OpenLoop::start(&addrs, plan.rate, || fastrand::u64(..RECORDS))?;
@@ -327,10 +352,16 @@ async fn failover(
         let announcing = announcing.clone();
         peers.spawn(async move { (peer, announcing.go_on(peer).await) });
     }
+    let clients = OpenLoop::of_clients(own.addr, CLIENTS_RATE, || fastrand::u64(..RECORDS))?;
+    // Connections come about.
+    sleep(SETTLES).await;
     lookups.take();
+    clients.take();
     sleep(BEFORE).await;
-    let before = lookups.take();
-    anyhow::ensure!(before.seen().is_some(), "there was no load before");
+    let (before, clients_before) = (lookups.take(), clients.take());
+    for load in [&before, &clients_before] {
+        anyhow::ensure!(load.seen().is_some(), "there was no load before");
+    }
     let errors_before = before.errors();
     let killed = Instant::now();
     cluster.nodes[0].kill();
@@ -344,14 +375,21 @@ async fn failover(
     // Errors begin a moment after the kill.
     sleep(QUIET).await;
     // Errors without end show in when the last was.
-    while last_error().is_some_and(|last| last.elapsed() < QUIET) && killed.elapsed() < OVER_WITHIN
+    let is_quiet = |last: Option<Instant>| last.is_none_or(|last| last.elapsed() >= QUIET);
+    while !(is_quiet(last_error()) && is_quiet(clients.last_error()))
+        && killed.elapsed() < OVER_WITHIN
     {
         sleep(Duration::from_millis(100)).await;
     }
-    let last = last_error().map_or(0.0, |last| (last - killed).as_secs_f64());
+    let after_kill = |last: Option<Instant>| {
+        let last = last.map_or(0.0, |last| last.duration_since(killed).as_secs_f64());
+        format!("{last:.1} s")
+    };
+    let last = after_kill(last_error());
     announcing.over.store(true, Ordering::Relaxed);
     let after = lookups.take();
     drop(lookups);
+    let clients_after = clients.finish().await;
     let mut held = BTreeMap::new();
     while let Some(done) = peers.join_next().await {
         let (peer, records) = done?;
@@ -372,17 +410,45 @@ async fn failover(
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     let of_announcing: u64 = errors.0.values().sum();
-    Ok(vec![
+    let cells = vec![
         errors_before,
         after.answered().to_string(),
         after.errors(),
         format!("{of_announcing} {:?}", errors.0),
-        format!("{last:.1} s"),
+        last,
         acknowledged.to_string(),
         missing,
         left,
         format!("{healed:.1} s"),
-    ])
+    ];
+    let of_clients = vec![
+        clients_before.answered().to_string(),
+        clients_before.errors(),
+        clients_before.slowest().as_millis().to_string(),
+        clients_after.answered().to_string(),
+        clients_after.errors(),
+        clients_after.slowest().as_millis().to_string(),
+        after_kill(clients_after.last_error),
+    ];
+    Ok((cells, of_clients))
+}
+
+/// The own peer of clients, and its neighbour, which looks up at `locators`.
+async fn own_and_neighbour(
+    locators: &[SocketAddr],
+    directory: &Path,
+) -> anyhow::Result<[Process; 2]> {
+    let start = async |name: &str, setting: (&str, &str)| {
+        let settings = [setting, ("BIND", "127.0.0.1"), ("PORT", "0")];
+        let directory = directory.join(name);
+        std::fs::create_dir(&directory)?;
+        Process::start("pserver", &[], &settings, directory).await
+    };
+    let locators: Vec<_> = locators.iter().map(ToString::to_string).collect();
+    let neighbour = start("neighbour", ("URL_Request", &locators.join(","))).await?;
+    let addr = neighbour.addr.to_string();
+    let own = start("own", ("URL_PEERSU", &addr)).await?;
+    Ok([own, neighbour])
 }
 
 /// How many of the first so many records of each peer are not located, and how many lookups failed.

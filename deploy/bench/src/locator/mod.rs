@@ -35,7 +35,8 @@ Usage: vecino-bench locator [OPTIONS]
                    A  lookups: Locate, LocateStream, bare echo, Redis, etcd, opentracker
                    B  announcing until it is durable: Vecino, Redis, SQLite; disk and memory
                    C  lookups while thousands of peers are idle, announce, die and come back
-                   E  a Redis Cluster with 1, 2 and 4 locators; a primary is killed
+                   E  a Redis Cluster with 1, 2 and 4 locators; a primary is killed, seen by
+                      those who ask locators and by clients of a peer
                    F  the whole chain beside bare hops and nginx: lookup-chain
   --records N,N  records in the directory of A [default: 10000,1000000,10000000]
   --total N      records that B announces [default: 1000000]

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -11,18 +14,23 @@ use std::{
 use anyhow::Context as _;
 use tokio::{
     sync::oneshot,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tonic::transport::Channel;
 use vecino_grpc::v1::{LocateRequest, directory_client::DirectoryClient, locate_request::By};
+use vecino_rest::route;
 
 use super::records;
-use crate::load::Seen;
+use crate::load::{Connection, Seen};
 
 /// Connections that the lookups are spread over.
 const CONNECTIONS: usize = 16;
-/// An answer that comes later is an error.
+/// An answer of a locator that comes later is an error ...
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// ... and one of a peer, which asks others and may ask them again.
+const PEER_WITHIN: Duration = Duration::from_secs(30);
+/// How often it is looked whether all are answered.
+const LOOKED_EVERY: Duration = Duration::from_millis(20);
 /// Lookups begin in groups of this period.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -40,6 +48,8 @@ pub(crate) struct Outcome {
     /// A failure: that nothing is found is an answer.
     pub(crate) last_error: Option<Instant>,
     began: Option<Instant>,
+    /// Asked and neither answered nor given up, ever.
+    pending: u64,
 }
 
 impl Outcome {
@@ -52,6 +62,11 @@ impl Outcome {
     /// How many were answered.
     pub(crate) fn answered(&self) -> usize {
         self.latencies.len()
+    }
+
+    /// The longest that an answer took.
+    pub(crate) fn slowest(&self) -> Duration {
+        self.latencies.iter().copied().max().unwrap_or_default()
     }
 
     /// In one cell of a table.
@@ -67,10 +82,17 @@ impl Outcome {
     }
 }
 
+/// Whom to ask, and how.
+trait Asked: Send + 'static {
+    /// Asks once, the `turn`th time; the error says what came instead of an answer.
+    fn ask(&self, turn: u64) -> impl Future<Output = Result<(), String>> + Send + 'static;
+}
+
 /// Lookups that go on until it is dropped, on a thread of their own: what else the benchmark does
 /// keeps none of them waiting.
 pub(crate) struct OpenLoop {
     outcome: Arc<Mutex<Outcome>>,
+    is_over: Arc<AtomicBool>,
     /// Ends the thread when it is dropped.
     _running: oneshot::Sender<()>,
 }
@@ -84,16 +106,41 @@ impl OpenLoop {
     ) -> anyhow::Result<Self> {
         let count = CONNECTIONS.max(locators.len());
         let locators: Vec<_> = locators.iter().copied().cycle().take(count).collect();
+        let asked = move || Locators {
+            channels: locators.iter().map(channel).collect(),
+            choose,
+        };
+        Self::of(asked, rate)
+    }
+
+    /// `rate` times a second `GET /v1/locate/NAME` of what `choose` says at `peer`, over as many
+    /// connections as there are answers to wait for.
+    pub(crate) fn of_clients(
+        peer: SocketAddr,
+        rate: u64,
+        choose: impl Fn() -> u64 + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        let asked = move || Peer {
+            addr: peer,
+            idle: Arc::default(),
+            choose,
+        };
+        Self::of(asked, rate)
+    }
+
+    fn of<A: Asked>(asked: impl FnOnce() -> A + Send + 'static, rate: u64) -> anyhow::Result<Self> {
         let outcome = Arc::new(Mutex::new(Outcome::default()));
-        let shared = outcome.clone();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let shared = (outcome.clone(), is_over.clone());
         let (running, ended) = oneshot::channel::<()>();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let run = move || {
             runtime.block_on(async {
+                let asked = asked();
                 tokio::select! {
-                    () = ask_all(&locators, rate, choose, shared) => {}
+                    () = ask_all(asked, rate, shared.0, &shared.1) => {}
                     _ = ended => {}
                 }
             });
@@ -102,48 +149,93 @@ impl OpenLoop {
         named.spawn(run).context("no thread for the lookups")?;
         Ok(Self {
             outcome,
+            is_over,
             _running: running,
         })
     }
 
+    fn outcome(&self) -> MutexGuard<'_, Outcome> {
+        lock(&self.outcome)
+    }
+
     /// What became of the lookups since the last call.
     pub(crate) fn take(&self) -> Outcome {
+        let mut outcome = self.outcome();
         let fresh = Outcome {
             began: Some(Instant::now()),
+            pending: outcome.pending,
             ..Outcome::default()
         };
-        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut outcome, fresh)
     }
 
     /// When the last error was, since the last [`Self::take`].
     pub(crate) fn last_error(&self) -> Option<Instant> {
-        let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        outcome.last_error
+        self.outcome().last_error
+    }
+
+    /// Asks no more, and what became of the lookups since the last [`Self::take`] once none of them
+    /// waits for its answer.
+    pub(crate) async fn finish(self) -> Outcome {
+        self.is_over.store(true, Ordering::Relaxed);
+        // Each is bounded, and so is this. A group that begins now is awaited as well.
+        sleep(LOOKED_EVERY).await;
+        while self.outcome().pending > 0 {
+            sleep(LOOKED_EVERY).await;
+        }
+        self.take()
     }
 }
 
-/// Asks for ever.
-async fn ask_all(
-    locators: &[SocketAddr],
-    rate: u64,
-    choose: impl Fn() -> u64,
-    outcome: Arc<Mutex<Outcome>>,
-) {
-    let channels: Vec<_> = locators.iter().map(channel).collect();
+fn lock(outcome: &Mutex<Outcome>) -> MutexGuard<'_, Outcome> {
+    outcome.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Asks until it is over, then waits for ever: some may wait for their answers still.
+async fn ask_all(whom: impl Asked, rate: u64, outcome: Arc<Mutex<Outcome>>, is_over: &AtomicBool) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let began = ticks.tick().await;
     let mut asked = 0_u64;
-    loop {
+    while !is_over.load(Ordering::Relaxed) {
         let now = ticks.tick().await;
         let due = (now - began).as_micros() as u64 * rate / 1_000_000;
         while asked < due {
-            let channel = &channels[asked as usize % channels.len()];
-            tokio::spawn(ask(channel.clone(), choose(), now, outcome.clone()));
+            lock(&outcome).pending += 1;
+            tokio::spawn(note(whom.ask(asked), now, outcome.clone()));
             asked += 1;
         }
     }
+    std::future::pending().await
+}
+
+async fn note(
+    asked: impl Future<Output = Result<(), String>>,
+    due: Instant,
+    outcome: Arc<Mutex<Outcome>>,
+) {
+    let answer = asked.await;
+    let mut outcome = lock(&outcome);
+    let now = Instant::now();
+    outcome.pending -= 1;
+    match answer {
+        Ok(()) => {
+            outcome.latencies.push(now - due);
+            outcome.first_answer.get_or_insert(now);
+        }
+        Err(error) => {
+            if error != NOT_FOUND {
+                outcome.last_error = Some(now);
+            }
+            *outcome.errors.entry(error).or_default() += 1;
+        }
+    }
+}
+
+/// Locators, asked in turn over gRPC.
+struct Locators<C> {
+    channels: Vec<Channel>,
+    choose: C,
 }
 
 fn channel(addr: &SocketAddr) -> Channel {
@@ -153,28 +245,59 @@ fn channel(addr: &SocketAddr) -> Channel {
     Channel::builder(uri).tcp_nodelay(true).connect_lazy()
 }
 
-async fn ask(channel: Channel, number: u64, due: Instant, outcome: Arc<Mutex<Outcome>>) {
-    let request = LocateRequest {
-        by: Some(By::Name(records::name(number))),
-        ..Default::default()
-    };
-    let mut client = DirectoryClient::new(channel);
-    let answer = timeout(ANSWER_WITHIN, client.locate(request)).await;
-    let error = match answer {
-        Ok(Ok(response)) if response.get_ref().variants.is_empty() => NOT_FOUND.to_owned(),
-        Ok(Ok(_)) => String::new(),
-        Ok(Err(status)) => format!("{:?}", status.code()),
-        Err(_) => "no answer in 5 s".to_owned(),
-    };
-    let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-    let now = Instant::now();
-    if error.is_empty() {
-        outcome.latencies.push(now - due);
-        outcome.first_answer.get_or_insert(now);
-    } else {
-        if error != NOT_FOUND {
-            outcome.last_error = Some(now);
+impl<C: Fn() -> u64 + Send + 'static> Asked for Locators<C> {
+    fn ask(&self, turn: u64) -> impl Future<Output = Result<(), String>> + Send + 'static {
+        let channel = &self.channels[turn as usize % self.channels.len()];
+        let mut client = DirectoryClient::new(channel.clone());
+        let request = LocateRequest {
+            by: Some(By::Name(records::name((self.choose)()))),
+            ..Default::default()
+        };
+        async move {
+            match timeout(ANSWER_WITHIN, client.locate(request)).await {
+                Ok(Ok(response)) if response.get_ref().variants.is_empty() => {
+                    Err(NOT_FOUND.to_owned())
+                }
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(status)) => Err(format!("{:?}", status.code())),
+                Err(_) => Err(format!("no answer in {ANSWER_WITHIN:?}")),
+            }
         }
-        *outcome.errors.entry(error).or_default() += 1;
+    }
+}
+
+/// A peer, asked as its clients do.
+struct Peer<C> {
+    addr: SocketAddr,
+    /// Connections on which nobody waits.
+    idle: Arc<Mutex<Vec<Connection>>>,
+    choose: C,
+}
+
+impl<C: Fn() -> u64 + Send + 'static> Asked for Peer<C> {
+    fn ask(&self, _: u64) -> impl Future<Output = Result<(), String>> + Send + 'static {
+        let path = format!("{}/{}", route::LOCATE, records::name((self.choose)()));
+        let (addr, idle) = (self.addr, self.idle.clone());
+        async move {
+            let answer = async {
+                let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let mut connection = match kept {
+                    Some(connection) => connection,
+                    None => Connection::open(addr).await?,
+                };
+                let (status, _) = connection.answer(&path).await?;
+                idle.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(connection);
+                anyhow::Ok(status)
+            };
+            match timeout(PEER_WITHIN, answer).await {
+                Ok(Ok(200)) => Ok(()),
+                Ok(Ok(404)) => Err(NOT_FOUND.to_owned()),
+                Ok(Ok(status)) => Err(format!("{status}")),
+                Ok(Err(error)) => Err(format!("no answer: {error:#}")),
+                Err(_) => Err(format!("no answer in {PEER_WITHIN:?}")),
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ use tonic::{Code, Status, transport::Channel};
 use vecino_grpc::{
     product_service::{Resource, product_service_client::ProductServiceClient},
     v1::{
-        LocateRequest, LocateResponse, LocateStreamRequest, LocateStreamResponse,
+        LocateRequest, LocateResponse, LocateStreamRequest, LocateStreamResponse, LookupError,
         directory_client::DirectoryClient, locate_request::By, locate_stream_response::Outcome,
     },
 };
@@ -44,6 +44,8 @@ pub(super) enum Answer {
 pub(super) enum Failure {
     /// The locator does not answer.
     Unavailable,
+    /// It answers that it cannot look up now.
+    NotNow,
     /// The question was wrong.
     BadQuery(String),
 }
@@ -53,6 +55,16 @@ impl From<&Status> for Failure {
         match status.code() {
             Code::InvalidArgument => Self::BadQuery(convert::refusal(status.message())),
             _ => Self::Unavailable,
+        }
+    }
+}
+
+impl Failure {
+    /// What a locator says of one lookup, on a stream that goes on.
+    fn of_lookup(LookupError { code, message }: LookupError) -> Self {
+        match Code::from_i32(code) {
+            Code::Unavailable => Self::NotNow,
+            code => Self::from(&Status::new(code, message)),
         }
     }
 }
@@ -191,9 +203,7 @@ async fn stream(channel: Channel, first: Question, queue: &mut mpsc::Receiver<Qu
                         // Who does not wait any more is not told.
                         let _ = reply.send(match outcome {
                             Outcome::Response(response) => Ok(Answer::Directory(response)),
-                            Outcome::Error(error) => {
-                                Err(Failure::from(&Status::new(Code::from_i32(error.code), error.message)))
-                            }
+                            Outcome::Error(error) => Err(Failure::of_lookup(error)),
                         });
                     }
                 }
@@ -238,6 +248,20 @@ async fn ask_first_system(channel: Channel, question: Question) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_locator_that_cannot_look_up_now_is_told_from_one_that_is_gone() {
+        let said = |code: Code| {
+            Failure::of_lookup(LookupError {
+                code: code.into(),
+                message: "the store failed; try again".to_owned(),
+            })
+        };
+        assert_eq!(said(Code::Unavailable), Failure::NotNow);
+        assert_eq!(said(Code::Internal), Failure::Unavailable);
+        let gone = Failure::from(&Status::unavailable("connection refused"));
+        assert_eq!(gone, Failure::Unavailable);
+    }
 
     #[test]
     fn a_locators_own_words_are_not_repeated() {

@@ -1,7 +1,9 @@
 //! The strategy `central`: asks the central locators, in order; those that share a directory in any.
 //!
 //! A locator that failed a moment ago is asked last, so that a dead one does not cost every
-//! lookup its timeout. What a locator receives says what is looked up and nothing of who asked.
+//! lookup its timeout. When no locator can look up and one of them says so itself, as while another
+//! node of their cluster takes over, all are asked once more. What a locator receives says what is
+//! looked up and nothing of who asked.
 
 pub mod account;
 mod comparing;
@@ -13,12 +15,15 @@ mod refused;
 pub mod wire;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::{
     Code, Response, Status,
     transport::{Channel, Endpoint},
@@ -45,6 +50,8 @@ const PING_AFTER: Duration = Duration::from_secs(5);
 const PONG_WITHIN: Duration = Duration::from_secs(3);
 /// A locator that is silent for so long is not waited for alone.
 const HEDGE_AFTER: Duration = Duration::from_millis(500);
+/// Pause before locators that cannot look up now are asked once more.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// A locator that failed is asked last for so long.
 const ASKED_LAST_FOR: Duration = Duration::from_secs(10);
 
@@ -84,12 +91,21 @@ impl Remote {
             .unwrap_or_else(PoisonError::into_inner) = failed.then(Instant::now);
     }
 
-    async fn locate(&self, query: &LocateQuery) -> Result<Vec<Variant>, LocateError> {
+    /// Who holds it; notes in `not_now` that it says itself that it cannot look up now.
+    async fn locate(
+        &self,
+        query: &LocateQuery,
+        not_now: &AtomicBool,
+    ) -> Result<Vec<Variant>, LocateError> {
         match self.lookups.ask(convert::locate_request(query)).await {
             Ok(Answer::Directory(response)) => Ok(convert::variants(response.variants)),
             Ok(Answer::FirstSystem(url)) => Ok(convert::unverifiable(query, url)),
             Err(Failure::BadQuery(why)) => Err(LocateError::BadQuery(why)),
             Err(Failure::Unavailable) => Err(LocateError::Unavailable),
+            Err(Failure::NotNow) => {
+                not_now.store(true, Ordering::Relaxed);
+                Err(LocateError::Unavailable)
+            }
         }
     }
 
@@ -119,6 +135,21 @@ async fn answer<T>(
         }),
         Err(_) => Err(LocateError::Unavailable),
     }
+}
+
+/// Asks, and once more when that fails although somebody noted that it can be tried again: one who
+/// is gone is not waited for. How long both take is bounded by who looks up.
+async fn and_once_more<T, F>(not_now: &AtomicBool, ask: impl Fn() -> F) -> Result<T, LocateError>
+where
+    F: Future<Output = Result<T, LocateError>>,
+{
+    let answer = ask().await;
+    let is_worth_it = not_now.load(Ordering::Relaxed);
+    if !(is_worth_it && matches!(answer, Err(LocateError::Unavailable))) {
+        return answer;
+    }
+    sleep(AGAIN_AFTER).await;
+    ask().await
 }
 
 /// See the module.
@@ -205,7 +236,11 @@ impl Strategy for Central {
     }
 
     fn locate<'a>(&'a self, query: &'a LocateQuery) -> Lookup<'a, Vec<Variant>> {
-        Box::pin(self.first(move |remote| remote.locate(query)))
+        Box::pin(async move {
+            let not_now = &AtomicBool::new(false);
+            let ask = || self.first(move |remote| remote.locate(query, not_now));
+            and_once_more(not_now, ask).await
+        })
     }
 
     fn search<'a>(&'a self, query: &'a SearchQuery) -> Lookup<'a, SearchPage> {
@@ -217,5 +252,33 @@ impl Strategy for Central {
 
     fn place(&self, size: u64) -> Lookup<'_, Vec<Provider>> {
         Box::pin(self.first(move |remote| remote.place(size)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_cannot_look_up_now_is_asked_once_more_and_who_is_gone_is_not() {
+        const DOWN: Result<u8, LocateError> = Err(LocateError::Unavailable);
+        for (says_so, answers, expected, times) in [
+            (true, [DOWN, Ok(1)], Ok(1), 2),
+            (true, [DOWN, DOWN], DOWN, 2),
+            (false, [DOWN, Ok(1)], DOWN, 1),
+            // Another locator answered.
+            (true, [Ok(1), Ok(2)], Ok(1), 1),
+            (true, [Ok(0), Ok(1)], Ok(0), 1),
+        ] {
+            let (not_now, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+            let ask = || {
+                not_now.store(says_so, Ordering::Relaxed);
+                std::future::ready(answers[asked.fetch_add(1, Ordering::Relaxed)].clone())
+            };
+            assert_eq!(and_once_more(&not_now, ask).await, expected);
+            assert_eq!(asked.into_inner(), times);
+        }
     }
 }

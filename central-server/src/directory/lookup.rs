@@ -90,6 +90,7 @@ impl Directory {
             live: &live,
             only: only.as_deref(),
             start: PeerNo(self.start(&mut rng)),
+            seed: rng.u64(..),
         };
         let whole = self.store.find(&lookup.key, &among).await?;
         let part = if lookup.with_partial {
@@ -136,6 +137,7 @@ impl Directory {
             live: &live,
             only: None,
             start: PeerNo(self.start(&mut rng)),
+            seed: rng.u64(..),
         };
         let accept = |term: &str, resource: &Resource| query.accepts(term, resource);
         let mut hits = Vec::new();

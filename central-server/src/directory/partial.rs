@@ -250,6 +250,7 @@ mod tests {
             live: &live,
             only: None,
             start: PeerNo(0),
+            seed: 0,
         };
         let found = partials.find(key, &among).into_iter();
         let numbers = |found: Found| {
@@ -302,6 +303,7 @@ mod tests {
             live: &live,
             only: Some(&only),
             start: PeerNo(0),
+            seed: 0,
         };
         let found = partials.find(&Key::Name(a.name), &among);
         assert_eq!(found[0].holders, [PeerNo(2)]);

@@ -2,9 +2,13 @@
 //!
 //! Invariant: `resources`, `by_identity`, `by_digest`, `terms`, `held` and the holders of each
 //! resource say the same. It is also the plain model that the durable engine is tested against.
+//!
+//! What has a name or a digest is in the order of a hash that nobody can foresee: those from any place on are
+//! a random choice of them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasher as _, RandomState},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -29,8 +33,9 @@ struct State {
     peers: BTreeMap<PeerNo, Peer>,
     peer_ids: HashMap<PeerId, PeerNo>,
     resources: HashMap<ResourceNo, Held>,
-    by_identity: BTreeMap<(Name, Digest, u64), ResourceNo>,
-    by_digest: BTreeSet<(Digest, ResourceNo)>,
+    by_identity: BTreeMap<Identity, ResourceNo>,
+    places: RandomState,
+    by_digest: BTreeSet<(Digest, u64, ResourceNo)>,
     terms: BTreeSet<(String, ResourceNo)>,
     accounts: BTreeMap<UserName, Account>,
     next_peer: u32,
@@ -40,6 +45,9 @@ struct State {
     importing: Option<Digest>,
     closed: bool,
 }
+
+/// Name, place among its variants, digest, size.
+type Identity = (Name, u64, Digest, u64);
 
 struct Peer {
     row: PeerRow,
@@ -78,9 +86,18 @@ impl State {
         self.peers.get_mut(&peer).expect("checked by the caller")
     }
 
+    fn identity(&self, name: &Name, digest: &Digest, size: u64) -> Identity {
+        (name.clone(), self.places.hash_one(digest), *digest, size)
+    }
+
+    /// Digest, place among what has it, number.
+    fn of_content(&self, digest: &Digest, no: ResourceNo) -> (Digest, u64, ResourceNo) {
+        (*digest, self.places.hash_one(no), no)
+    }
+
     fn variants_of(&self, name: &Name, digest: &Digest) -> Vec<ResourceNo> {
-        let from = (name.clone(), *digest, 0);
-        let to = (name.clone(), *digest, u64::MAX);
+        let from = self.identity(name, digest, 0);
+        let to = self.identity(name, digest, u64::MAX);
         self.by_identity
             .range(from..=to)
             .map(|(_, no)| *no)
@@ -88,13 +105,13 @@ impl State {
     }
 
     fn add(&mut self, peer: PeerNo, resource: Resource) {
-        let identity = (resource.name.clone(), resource.digest, resource.size);
+        let identity = self.identity(&resource.name, &resource.digest, resource.size);
         let no = match self.by_identity.get(&identity) {
             Some(no) => *no,
             None => {
                 let no = ResourceNo(self.next_resource);
                 self.next_resource += 1;
-                self.by_digest.insert((resource.digest, no));
+                self.by_digest.insert(self.of_content(&resource.digest, no));
                 for term in terms_of(&resource.name) {
                     self.terms.insert((term, no));
                 }
@@ -141,11 +158,12 @@ impl State {
         self.records -= 1;
         if unheld {
             self.resources.remove(&no);
-            self.by_digest.remove(&(resource.digest, no));
+            self.by_digest
+                .remove(&self.of_content(&resource.digest, no));
             for term in terms_of(&resource.name) {
                 self.terms.remove(&(term, no));
             }
-            let identity = (resource.name, resource.digest, resource.size);
+            let identity = self.identity(&resource.name, &resource.digest, resource.size);
             self.by_identity.remove(&identity);
         }
     }
@@ -160,22 +178,24 @@ impl State {
         super::check_room(announce, |bucket| fingerprints.0[usize::from(bucket)].count)
     }
 
-    /// The resources that a lookup of a digest reads: of more than it may read, the first ones and as
-    /// many from a random number on, by turns.
-    fn of_digest(&self, digest: &Digest) -> Vec<ResourceNo> {
-        let of = |from, to| self.by_digest.range((*digest, from)..=(*digest, to));
-        let all = || of(ResourceNo(0), ResourceNo::MAX).map(|(_, no)| *no);
-        let (Some(last), Some(early)) = (all().next_back(), all().nth(MAX_VARIANTS_READ / 2))
-        else {
-            return all().collect();
-        };
-        if all().nth(MAX_VARIANTS_READ).is_none() {
-            return all().collect();
-        }
-        let start = ResourceNo(fastrand::u64(early.0..=last.0));
-        let any = of(start, last).chain(of(early, start)).map(|(_, no)| *no);
-        let by_turns = all().zip(any).take(MAX_VARIANTS_READ / 2);
-        by_turns.flat_map(|(one, other)| [one, other]).collect()
+    /// The resources that a lookup of a name reads: those from a place on, and from the first one on.
+    fn of_name(&self, name: &Name, place: u64) -> Vec<ResourceNo> {
+        let at = |place| (name.clone(), place, Digest::from_bytes([0; Digest::LEN]), 0);
+        let after = self.by_identity.range(at(place)..);
+        let after = after.take_while(|((its, ..), _)| its == name);
+        let before = self.by_identity.range(at(0)..at(place));
+        let numbers = after.chain(before).map(|(_, no)| *no);
+        numbers.take(MAX_VARIANTS_READ).collect()
+    }
+
+    /// The same of a digest.
+    fn of_digest(&self, digest: &Digest, place: u64) -> Vec<ResourceNo> {
+        let at = |place| (*digest, place, ResourceNo(0));
+        let after = self.by_digest.range(at(place)..);
+        let after = after.take_while(|(its, ..)| its == digest);
+        let before = self.by_digest.range(at(0)..at(place));
+        let numbers = after.chain(before).map(|(.., no)| *no);
+        numbers.take(MAX_VARIANTS_READ).collect()
     }
 
     fn live_holders(
@@ -386,13 +406,8 @@ impl Store for MemoryStore {
     async fn find(&self, key: &Key, among: &Among<'_>) -> Result<Vec<Found>, StoreError> {
         let state = self.lock();
         let numbers: Vec<ResourceNo> = match key {
-            Key::Name(name) => {
-                let from = (name.clone(), Digest::from_bytes([0; 32]), 0);
-                let of_name = state.by_identity.range(from..);
-                let of_name = of_name.take_while(|((n, _, _), _)| n == name);
-                of_name.take(MAX_VARIANTS_READ).map(|(_, no)| *no).collect()
-            }
-            Key::Digest(digest) => state.of_digest(digest),
+            Key::Name(name) => state.of_name(name, among.seed),
+            Key::Digest(digest) => state.of_digest(digest, among.seed),
         };
         let mut budget = MAX_HOLDER_READS;
         let mut found = Vec::new();

@@ -39,7 +39,7 @@ use crate::{config::StoreUrl, metrics::StoreMetrics};
 /// what it removes, an engine may read all that the peer holds.
 pub const MAX_BUCKET_RECORDS: usize = 65_536;
 /// Variants of one name or digest that a lookup reads at most. Of more than these under a digest
-/// they are others each time; of a name the first ones, but in Redis.
+/// they are others each time; of a name the first ones in a redb file.
 pub const MAX_VARIANTS_READ: usize = 512;
 /// Live holders that are counted of one variant at most.
 pub const MAX_HOLDERS_COUNTED: usize = 1000;
@@ -222,6 +222,8 @@ pub struct Among<'a> {
     /// Where the walk over the holders begins; it wraps around. Random: with more holders than
     /// the budget, each walk sees others.
     pub start: PeerNo,
+    /// Random: decides which variants are read where there are more than a lookup reads.
+    pub seed: u64,
 }
 
 /// A resource that live peers hold.

@@ -34,6 +34,7 @@ pub(super) const ALL: Among<'static> = Among {
     live: &Everybody,
     only: None,
     start: PeerNo(0),
+    seed: 0,
 };
 
 pub(super) fn row(number: u8) -> PeerRow {

@@ -20,6 +20,7 @@ pub(super) async fn only_live_and_wanted_holders_are_found(bench: Bench) {
         live: &live,
         only: None,
         start: PeerNo(0),
+        seed: 0,
     };
     assert_eq!(
         bench.find(&key, &among).await[0].holders,
@@ -30,6 +31,7 @@ pub(super) async fn only_live_and_wanted_holders_are_found(bench: Bench) {
         live: &live,
         only: Some(&wanted),
         start: PeerNo(0),
+        seed: 0,
     };
     assert_eq!(bench.find(&key, &among).await[0].holders, [peers[3]]);
     let nobody = Only(HashSet::new());
@@ -37,6 +39,7 @@ pub(super) async fn only_live_and_wanted_holders_are_found(bench: Bench) {
         live: &nobody,
         only: None,
         start: PeerNo(0),
+        seed: 0,
     };
     assert!(bench.find(&key, &among).await.is_empty());
     let walk = Walk {
@@ -71,6 +74,7 @@ pub(super) async fn the_walk_over_holders_begins_anywhere(bench: Bench) {
             live: &Everybody,
             only: None,
             start: peers[turn],
+            seed: 0,
         };
         let found = bench.find(&Key::Digest(a.digest), &among).await;
         let mut expected = peers.clone();

@@ -83,7 +83,7 @@ impl RedisStore {
             number(variants),
             number(MAX_HOLDER_READS),
             number(HOLDERS_READ),
-            number(fastrand::u32(..)),
+            number(among.seed & u64::from(u32::MAX)),
         ];
         if let Some(only) = among.only {
             if only.is_empty() {

@@ -38,8 +38,8 @@ use crate::{config::StoreUrl, metrics::StoreMetrics};
 /// Most records of one peer in one bucket. Bounds what a replaced bucket adds and removes; to find
 /// what it removes, an engine may read all that the peer holds.
 pub const MAX_BUCKET_RECORDS: usize = 65_536;
-/// Variants of one name or digest that a lookup reads at most. Of more than these under a digest
-/// they are others each time; of a name the first ones in a redb file.
+/// Variants of one name or digest that a lookup reads at most. Of more than these, each lookup reads
+/// others: see [`Store::find`].
 pub const MAX_VARIANTS_READ: usize = 512;
 /// Live holders that are counted of one variant at most.
 pub const MAX_HOLDERS_COUNTED: usize = 1000;
@@ -432,7 +432,11 @@ pub trait Store: Send + Sync {
     async fn forget(&self, peer: PeerNo, at_ms: i64, limit: usize)
     -> Result<Forgotten, StoreError>;
 
-    /// Resources of that name or digest with live holders, in any order.
+    /// Resources of that name or digest with live holders, in any order. Up to [`MAX_VARIANTS_READ`]
+    /// are all looked at, whoever holds them, while there are holders left to read
+    /// ([`MAX_HOLDER_READS`]). Of more, [`Among::seed`] decides at which so many: nobody hides for good
+    /// what others announce by announcing more under its name or digest. Each has about the same
+    /// chance, but that an engine may prefer those that were there first with one half of them.
     async fn find(&self, key: &Key, among: &Among<'_>) -> Result<Vec<Found>, StoreError>;
 
     /// Walks the index of terms.

@@ -195,6 +195,7 @@ pub(super) async fn conforms<F: Future<Output = Arc<dyn Store>>>(make: impl Fn()
     peers::a_peer_that_came_back_and_went_again_is_not_forgotten_for_the_first_time(bench().await)
         .await;
     records::many_names_of_a_digest_do_not_hide_the_others(bench().await).await;
+    records::many_digests_of_a_name_do_not_hide_the_others(bench().await).await;
     records::a_full_bucket_refuses_more(bench().await).await;
     peers::a_closed_store_refuses_changes(bench().await).await;
     accounts::an_account_is_made_changed_and_removed(bench().await).await;

@@ -199,6 +199,11 @@ pub(super) async fn many_names_of_a_digest_do_not_hide_the_others(bench: Bench) 
     many_do_not_hide_the_others(bench, Key::Digest(files(0).digest), files).await;
 }
 
+pub(super) async fn many_digests_of_a_name_do_not_hide_the_others(bench: Bench) {
+    let files = |n| file("the same", &format!("content {n}"));
+    many_do_not_hide_the_others(bench, Key::Name(files(0).name), files).await;
+}
+
 /// All have about the same chance, also where an engine gives numbers of which others have most.
 async fn many_do_not_hide_the_others(bench: Bench, key: Key, of_key: impl Fn(usize) -> Resource) {
     const MANY: usize = 2 * MAX_VARIANTS_READ;

@@ -34,6 +34,7 @@ mod texts;
 mod upgrade;
 #[cfg(test)]
 mod upgraded;
+mod variants;
 mod walk;
 mod warming;
 mod writer;

@@ -6,20 +6,15 @@ use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, Read
 use vecino_rest::{Digest, PeerId, UserName};
 
 use super::{
-    cut, lists,
+    lists,
     resources::{self, Known},
     rows::Holders,
     schema::{self, Counters, IdentityKey, META, meta},
-    texts::Text,
 };
 use crate::store::{
-    Account, Among, Counts, Found, Key, MAX_HOLDER_READS, MAX_VARIANTS_READ, PeerNo, PeerRow,
-    Resource, ResourceNo, StoreError, holders::gather,
+    Account, Among, Counts, Found, Key, MAX_HOLDER_READS, PeerNo, PeerRow, Resource, ResourceNo,
+    StoreError, holders::gather,
 };
-
-/// Keys that a lookup of a digest looks at where there are many. They are in no order of time, and
-/// what came first is to be found although somebody announces some thousand names of the digest.
-const DIGEST_KEYS_READ: usize = 16 * MAX_VARIANTS_READ;
 
 /// A committed state of the store. Its tables are opened once, for all lookups.
 pub(super) struct Snapshot {
@@ -29,7 +24,7 @@ pub(super) struct Snapshot {
     pub(super) known: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(super) named: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(super) termed: ReadOnlyTable<&'static [u8], &'static [u8]>,
-    identities: ReadOnlyTable<&'static IdentityKey, ()>,
+    pub(super) identities: ReadOnlyTable<&'static IdentityKey, ()>,
     crowds: ReadOnlyTable<&'static [u8; 10], ()>,
     held: ReadOnlyTable<&'static [u8], &'static [u8]>,
     peer_ids: ReadOnlyTable<&'static [u8; 16], u32>,
@@ -157,21 +152,12 @@ impl Snapshot {
         };
         match key {
             Key::Name(name) => {
-                let mut numbers = Vec::new();
-                let first = Text::new(name.as_str(), ResourceNo(0));
-                cut::read(&self.named, &first, |named: &Text| {
-                    let is_it = named.text == first.text;
-                    if is_it {
-                        numbers.push(named.no);
-                    }
-                    Ok(is_it && numbers.len() < MAX_VARIANTS_READ)
-                })?;
-                for no in numbers {
+                for no in self.of_name(name, among.seed)? {
                     take(self.known(no)?)?;
                 }
             }
             Key::Digest(digest) => {
-                for no in self.of_digest(digest)? {
+                for no in self.of_digest(digest, among.seed)? {
                     let known = self.known(no)?;
                     // The index knows a part of the digest.
                     if known.facts.digest == *digest {
@@ -181,39 +167,6 @@ impl Snapshot {
             }
         }
         Ok(found)
-    }
-
-    /// The resources that a lookup of a digest reads. Of more than it may read, one half are the
-    /// first ones among those of a random part of the index, the other half any of that part, by
-    /// turns: nobody hides for good what others announce, before or after, by announcing more.
-    fn of_digest(&self, digest: &Digest) -> Result<Vec<ResourceNo>, StoreError> {
-        let (first, last) = schema::of_digest(digest);
-        let read = |from: Bound<&IdentityKey>, to, most: usize| {
-            let rows = self.identities.range::<&IdentityKey>((from, to));
-            let numbers = rows.map_err(engine)?.take(most).map(|row| {
-                let no = schema::resource_at_end(row.map_err(engine)?.0.value());
-                no.ok_or_else(|| schema::damaged("an index of digests"))
-            });
-            numbers.collect::<Result<Vec<_>, _>>()
-        };
-        let (first, last) = (Bound::Included(&first), Bound::Included(&last));
-        let mut numbers = read(first, last, MAX_VARIANTS_READ + 1)?;
-        if numbers.len() <= MAX_VARIANTS_READ {
-            numbers.sort_unstable();
-            return Ok(numbers);
-        }
-        let start = schema::amid_digest(digest, fastrand::u32(..));
-        numbers = read(Bound::Included(&start), last, DIGEST_KEYS_READ)?;
-        let before = DIGEST_KEYS_READ - numbers.len();
-        numbers.extend(read(first, Bound::Excluded(&start), before)?);
-        numbers.sort_unstable();
-        let (early, any) = numbers.split_at_mut(MAX_VARIANTS_READ / 2);
-        fastrand::shuffle(any);
-        let by_turns = early
-            .iter()
-            .zip(any)
-            .flat_map(|(one, other)| [*one, *other]);
-        Ok(by_turns.collect())
     }
 
     pub(super) fn live_holders(

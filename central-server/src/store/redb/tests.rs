@@ -545,7 +545,7 @@ async fn what_was_first_under_a_digest_is_not_hidden_by_what_came_later() {
 #[tokio::test]
 async fn more_names_of_a_digest_than_a_lookup_looks_at_hide_nothing_for_good() {
     const LATER: usize = 20_000;
-    const LOOKUPS: usize = 100;
+    const LOOKUPS: u64 = 100;
     let directory = directory();
     let store = open(&directory).expect("opens");
     let peers = two_peers(&store).await;
@@ -560,8 +560,9 @@ async fn more_names_of_a_digest_than_a_lookup_looks_at_hide_nothing_for_good() {
         change.await.expect("announces");
     }
     let mut missed: HashSet<_> = first.iter().cloned().collect();
-    for _ in 0..LOOKUPS {
-        let found = store.find(&Key::Digest(first[0].digest), &ALL).await;
+    for seed in 0..LOOKUPS {
+        let among = Among { seed, ..ALL };
+        let found = store.find(&Key::Digest(first[0].digest), &among).await;
         missed.retain(|file| found.iter().flatten().all(|found| found.resource != *file));
     }
     assert!(

@@ -1,8 +1,8 @@
 //! Looking up, searching and placing: what a peer does for others.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{cmp::Reverse, collections::HashSet, sync::Arc};
 
-use vecino_rest::PeerId;
+use vecino_rest::{Digest, Name, PeerId};
 
 use super::{
     Directory, Error, choice,
@@ -71,10 +71,19 @@ impl Holders {
     fn count(&self) -> usize {
         self.whole.len() + self.part.len()
     }
+
+    /// Its place in an answer.
+    fn place(&self) -> (Reverse<usize>, &Name, &Digest, u64) {
+        let Resource {
+            name, digest, size, ..
+        } = &self.resource;
+        (Reverse(self.count()), name, digest, *size)
+    }
 }
 
 impl Directory {
-    /// Who holds it: most providers first.
+    /// Who holds it: most providers first. Of more than [`MAX_VARIANTS`] with as many providers, each
+    /// lookup answers others: nobody hides a variant for good by announcing as many others.
     pub async fn locate(&self, lookup: &Lookup) -> Result<Vec<Variant>, Error> {
         let now = self.clock.now();
         let only = lookup.provider.as_ref().map(|filter| match filter {
@@ -99,8 +108,13 @@ impl Directory {
             Vec::new()
         };
         let mut found = merge(whole, part);
-        found.sort_by_key(|found| std::cmp::Reverse(found.count()));
-        found.truncate(MAX_VARIANTS);
+        if found.len() > MAX_VARIANTS {
+            rng.shuffle(&mut found);
+            found.sort_by_key(|found| Reverse(found.count()));
+            found.truncate(MAX_VARIANTS);
+        }
+        // In an order of their own, whatever the store's was.
+        found.sort_by(|one, other| one.place().cmp(&other.place()));
         let variant = |found: Holders| {
             let provider_count = found.count();
             let count = lookup.max_providers;

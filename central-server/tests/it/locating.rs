@@ -49,6 +49,28 @@ async fn variants_come_with_most_providers_first_and_a_bounded_random_choice() {
 }
 
 #[tokio::test]
+async fn more_variants_than_an_answer_has_hide_none_for_good() {
+    let locator = Locator::start().await;
+    let mut client = locator.client().await;
+    let contents: Vec<_> = (0..100).map(|n| format!("content {n}")).collect();
+    let files: Vec<_> = contents
+        .iter()
+        .map(|content| record("a", content))
+        .collect();
+    share(&locator, 1, &files).await;
+    share(&locator, 2, &files[..1]).await;
+    let mut seen = BTreeSet::new();
+    for _ in 0..200 {
+        let located = client.locate(by_name("a")).await.expect("locates");
+        let variants = located.into_inner().variants;
+        assert_eq!(variants.len(), 32);
+        assert_eq!(variants[0].digest, files[0].digest, "most providers first");
+        seen.extend(variants.into_iter().map(|variant| variant.digest));
+    }
+    assert_eq!(seen.len(), 100);
+}
+
+#[tokio::test]
 async fn a_lookup_can_be_restricted_to_a_provider() {
     let locator = Locator::start().await;
     let mut client = locator.client().await;

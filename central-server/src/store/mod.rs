@@ -475,8 +475,8 @@ pub trait Store: Send + Sync {
         None
     }
 
-    /// Begins to read what lookups need into memory, where that helps, beside all else. To be called
-    /// once, by who serves.
+    /// Begins to read what lookups need into memory, where that helps, beside all else, now and whenever the
+    /// engine had to be opened again. To be called once, by who serves.
     fn warm_up(&self) {}
 
     /// Ends the engine once what was accepted is durable. Changes fail afterwards.

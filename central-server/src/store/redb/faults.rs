@@ -10,6 +10,7 @@ use std::{
 
 use redb::{Builder, StorageBackend, backends::FileBackend};
 use tempfile::TempDir;
+use tokio::time::error::Elapsed;
 
 use super::*;
 use crate::store::{
@@ -36,6 +37,8 @@ struct Faults {
     is_opening: AtomicBool,
     /// Whether the next read for the terms does.
     panics_at_terms: AtomicBool,
+    /// Reads of the file beside serving.
+    warming_reads: AtomicU64,
 }
 
 impl Faults {
@@ -64,9 +67,13 @@ impl StorageBackend for Faulty {
         if self.faults.no_read.load(SeqCst) {
             return Err(io::Error::other("a bad sector"));
         }
-        if std::thread::current().name() == Some("store terms") {
-            let panics = self.faults.panics_at_terms.swap(false, SeqCst);
-            assert!(!panics, "the engine has an error at terms");
+        match std::thread::current().name() {
+            Some("store terms") => {
+                let panics = self.faults.panics_at_terms.swap(false, SeqCst);
+                assert!(!panics, "the engine has an error at terms");
+            }
+            Some("store warming") => drop(self.faults.warming_reads.fetch_add(1, SeqCst)),
+            _ => {}
         }
         self.file.read(offset, out)
     }
@@ -167,6 +174,7 @@ impl Bench {
             panics_in_opening: AtomicBool::new(true),
             is_opening: AtomicBool::new(false),
             panics_at_terms: AtomicBool::new(false),
+            warming_reads: AtomicU64::new(0),
         });
         let origin = FaultyFile {
             path: directory.path().join("locator.redb"),
@@ -219,6 +227,16 @@ impl Bench {
         };
         let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
         assert!(waited.is_ok(), "never {what}: {:?}", self.store.fault());
+    }
+
+    /// Waits until more was read beside serving.
+    async fn until_warming_reads_beyond(&self, count: u64) -> Result<(), Elapsed> {
+        let waiting = async {
+            while self.faults.warming_reads.load(SeqCst) <= count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting).await
     }
 
     /// All that was acknowledged is found in `store`.
@@ -372,6 +390,23 @@ async fn a_panic_that_repeats_while_it_is_tried_again_passes_as_well() {
         );
         bench.ends_well().await;
     }
+}
+
+#[tokio::test]
+async fn a_store_that_was_opened_again_is_read_beforehand_again() {
+    let mut bench = Bench::new().await;
+    bench.announce(5_000).await.expect("announces");
+    bench.store.warm_up();
+    for round in 0..3 {
+        let before = bench.faults.warming_reads.load(SeqCst);
+        bench.faults.writes_left.store(0, SeqCst);
+        bench.fail().await;
+        bench.faults.heal();
+        bench.until("works again", |fault| fault.is_none()).await;
+        let reads = bench.until_warming_reads_beyond(before + 20);
+        assert!(reads.await.is_ok(), "nothing is read in round {round}");
+    }
+    bench.ends_well().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What the writer tells everybody else: the last committed state, and why changes fail now.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc::SyncSender};
 
 use super::{
     super::{Counts, StoreError},
@@ -16,6 +16,8 @@ struct State {
     /// Those of the last snapshot.
     counts: Counts,
     fault: Option<StoreError>,
+    /// Who is told that the file was opened again.
+    openings: Option<SyncSender<()>>,
 }
 
 impl Published {
@@ -24,6 +26,7 @@ impl Published {
             counts: snapshot.counts,
             snapshot: Some(Arc::new(snapshot)),
             fault: None,
+            openings: None,
         }))
     }
 
@@ -54,6 +57,20 @@ impl Published {
         let mut state = self.state_mut();
         state.counts = snapshot.counts;
         state.snapshot = Some(Arc::new(snapshot));
+    }
+
+    /// The same of a file that was opened again.
+    pub(super) fn publish_opened(&self, snapshot: Snapshot) {
+        self.publish(snapshot);
+        if let Some(openings) = &self.state().openings {
+            // Where there is no room, one is waiting to be seen.
+            let _ = openings.try_send(());
+        }
+    }
+
+    /// From now on, tells when the file has been opened again.
+    pub(super) fn tell_openings(&self, openings: SyncSender<()>) {
+        self.state_mut().openings = Some(openings);
     }
 
     /// Lets go of the file.

@@ -132,7 +132,7 @@ impl Committer {
         self.database = Some(opened.database);
         self.has_panicked = false;
         self.counters = opened.counts;
-        self.published.publish(snapshot);
+        self.published.publish_opened(snapshot);
         Ok(())
     }
 }

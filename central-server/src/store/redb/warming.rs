@@ -1,14 +1,16 @@
-//! Reading what lookups by name need into the memory for pages, once, beside serving.
+//! Reading what lookups by name need into the memory for pages, once the store is opened, beside serving.
 //!
 //! Otherwise each of the first lookups waits for the disk, twice. A thread that gives way to others
 //! reads some rows at a time, each time of the last committed state, so that it keeps no pages from
-//! being used again.
+//! being used again. After a fault, when the store has been opened again, nothing is in memory any more, and
+//! it begins anew.
 
 use std::{
     ops::Bound,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{SyncSender, sync_channel},
     },
     thread::JoinHandle,
 };
@@ -31,6 +33,8 @@ const OF_FOUR: u64 = 3;
 /// The thread; it ends when this is dropped.
 pub(super) struct Warming {
     ended: Arc<AtomicBool>,
+    /// Has the thread begin again, or see that it is to end.
+    again: SyncSender<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -38,6 +42,9 @@ impl Warming {
     /// Begins, for a memory of `bytes`. Without a thread nothing is read, and nothing is lost.
     pub(super) fn begin(published: Arc<Published>, bytes: u64) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
+        // However often the store is opened while the thread reads, it begins again once.
+        let (again, openings) = sync_channel(1);
+        published.tell_openings(again.clone());
         let mut run = Run {
             published,
             ended: ended.clone(),
@@ -47,19 +54,27 @@ impl Warming {
         let thread = std::thread::Builder::new().name("store warming".into());
         let thread = thread.spawn(move || {
             give_way();
-            if let Err(error) = run.all() {
-                log::debug!("the store was not read beforehand: {error}");
+            while !run.has_ended() {
+                if let Err(error) = run.all() {
+                    log::debug!("the store was not read beforehand: {error}");
+                }
+                if openings.recv().is_err() {
+                    return;
+                }
             }
         });
         Self {
             ended,
+            again,
             thread: thread.ok(),
         }
     }
 
     /// It is to end, after the step at hand.
     pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
+        self.ended.store(true, Ordering::Release);
+        // Where there is no room, the thread finds what is there already.
+        let _ = self.again.try_send(());
     }
 }
 
@@ -86,14 +101,19 @@ struct Run {
 }
 
 impl Run {
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
     fn all(&mut self) -> Result<(), StoreError> {
+        self.read = 0;
         self.table(|snapshot| &snapshot.named)?;
         self.table(|snapshot| &snapshot.known)
     }
 
     fn table(&mut self, table: impl Fn(&Snapshot) -> &Table) -> Result<(), StoreError> {
         let mut last: Option<Vec<u8>> = None;
-        while self.read < self.most && !self.ended.load(Ordering::Relaxed) {
+        while self.read < self.most && !self.has_ended() {
             let snapshot = self.published.snapshot()?;
             let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let from = (from, Bound::Unbounded);

@@ -4,10 +4,13 @@
 //! [`MAX_PER_PEER`] records here and all together no more than [`MAX_RECORDS`]. What finds no room
 //! is left out: nobody depends on a hint. That a peer's records end with its lease is the
 //! directory's to see to, see `registration`.
+//!
+//! What has a name or a digest is in the order of a hash that nobody can foresee, so that those from
+//! any place on are a random choice of them: a lookup reads so many, and nobody hides the others for good.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    ops::Bound,
+    hash::{BuildHasher as _, RandomState},
 };
 
 use vecino_rest::{Digest, Name};
@@ -42,8 +45,10 @@ impl PartialChange {
     }
 }
 
-/// Digest, name, size.
-type Identity = (Digest, Name, u64);
+/// Digest, place among what has it, name, size.
+type OfContent = (Digest, u64, Name, u64);
+/// Name, place among what has it, digest, size.
+type OfName = (Name, u64, Digest, u64);
 
 #[derive(Debug)]
 struct Held {
@@ -54,13 +59,22 @@ struct Held {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Partials {
-    by_content: BTreeMap<Identity, Held>,
-    by_name: BTreeSet<(Name, Digest, u64)>,
+    by_content: BTreeMap<OfContent, Held>,
+    by_name: BTreeSet<OfName>,
     by_peer: HashMap<PeerNo, BTreeMap<(Digest, Name), u64>>,
     records: usize,
+    places: RandomState,
 }
 
 impl Partials {
+    fn of_content(&self, digest: Digest, name: Name, size: u64) -> OfContent {
+        (digest, self.places.hash_one((&name, size)), name, size)
+    }
+
+    fn of_name(&self, name: Name, digest: Digest, size: u64) -> OfName {
+        (name, self.places.hash_one((digest, size)), digest, size)
+    }
+
     /// How many records there are.
     pub fn records(&self) -> usize {
         self.records
@@ -91,8 +105,10 @@ impl Partials {
         }
         let of_peer = self.by_peer.entry(peer).or_default();
         of_peer.insert((digest, name.clone()), size);
-        self.by_name.insert((name.clone(), digest, size));
-        let held = self.by_content.entry((digest, name, size));
+        let of_name = self.of_name(name.clone(), digest, size);
+        self.by_name.insert(of_name);
+        let of_content = self.of_content(digest, name, size);
+        let held = self.by_content.entry(of_content);
         let held = held.or_insert_with(|| Held {
             modified_ms,
             holders: BTreeSet::new(),
@@ -114,13 +130,13 @@ impl Partials {
             self.by_peer.remove(&peer);
         }
         self.records -= 1;
-        let identity = (key.0, key.1, size);
-        if let Some(held) = self.by_content.get_mut(&identity) {
+        let of_content = self.of_content(key.0, key.1, size);
+        if let Some(held) = self.by_content.get_mut(&of_content) {
             held.holders.remove(&peer);
             if held.holders.is_empty() {
-                self.by_content.remove(&identity);
-                let (digest, name, size) = identity;
-                self.by_name.remove(&(name, digest, size));
+                self.by_content.remove(&of_content);
+                let (digest, _, name, size) = of_content;
+                self.by_name.remove(&self.of_name(name, digest, size));
             }
         }
     }
@@ -154,26 +170,30 @@ impl Partials {
 
     /// What live peers hold in part of that name or digest, within the bounds of a lookup.
     pub fn find(&self, key: &Key, among: &Among<'_>) -> Vec<Found> {
-        let identities: Vec<Identity> = match key {
+        let place = among.seed;
+        let contents: Vec<OfContent> = match key {
             Key::Name(name) => {
-                let from = (name.clone(), Digest::from_bytes([0; Digest::LEN]), 0);
-                let rows = self.by_name.range(from..);
-                let rows = rows.take_while(|(n, _, _)| n == name);
-                let rows = rows.map(|(name, digest, size)| (*digest, name.clone(), *size));
-                rows.take(MAX_VARIANTS_READ).collect()
+                let at = |place| (name.clone(), place, Digest::from_bytes([0; Digest::LEN]), 0);
+                let after = self.by_name.range(at(place)..);
+                let after = after.take_while(|(its, ..)| its == name);
+                let rows = after.chain(self.by_name.range(at(0)..at(place)));
+                let contents = rows
+                    .map(|(name, _, digest, size)| self.of_content(*digest, name.clone(), *size));
+                contents.take(MAX_VARIANTS_READ).collect()
             }
             Key::Digest(digest) => {
                 let least = Name::parse(" ").expect("no name begins with a lesser character");
-                let from = Bound::Included((*digest, least, 0));
-                let rows = self.by_content.range((from, Bound::Unbounded));
-                let rows = rows.take_while(|((d, _, _), _)| d == digest);
-                let rows = rows.map(|(identity, _)| identity.clone());
-                rows.take(MAX_VARIANTS_READ).collect()
+                let at = |place| (*digest, place, least.clone(), 0);
+                let after = self.by_content.range(at(place)..);
+                let after = after.take_while(|((its, ..), _)| its == digest);
+                let rows = after.chain(self.by_content.range(at(0)..at(place)));
+                let contents = rows.map(|(of_content, _)| of_content.clone());
+                contents.take(MAX_VARIANTS_READ).collect()
             }
         };
         let mut budget = MAX_HOLDER_READS;
-        let found = identities.into_iter().filter_map(|identity| {
-            let held = &self.by_content[&identity];
+        let found = contents.into_iter().filter_map(|of_content| {
+            let held = &self.by_content[&of_content];
             let holders = match among.only {
                 Some(only) => {
                     let rows = only.iter().filter(|peer| held.holders.contains(peer));
@@ -185,7 +205,7 @@ impl Partials {
                     gather(rows.map(|peer| Ok(*peer)), among.live, &mut budget)
                 }
             };
-            let (digest, name, size) = identity;
+            let (digest, _, name, size) = of_content;
             let resource = Resource {
                 name,
                 digest,
@@ -257,7 +277,9 @@ mod tests {
             let holders = found.holders.iter().map(|peer| peer.0).collect();
             (found.resource.name.to_string(), holders)
         };
-        found.map(numbers).collect()
+        let mut numbers: Vec<_> = found.map(numbers).collect();
+        numbers.sort();
+        numbers
     }
 
     #[test]
@@ -307,6 +329,41 @@ mod tests {
         };
         let found = partials.find(&Key::Name(a.name), &among);
         assert_eq!(found[0].holders, [PeerNo(2)]);
+    }
+
+    #[test]
+    fn more_than_a_lookup_reads_hide_no_others_for_good() {
+        let files = |n| {
+            [
+                file("the same", &format!("{n}")),
+                file(&format!("{n}"), "the same"),
+            ]
+        };
+        let mut partials = Partials::default();
+        let half = MAX_PER_PEER / 2;
+        for peer in 0..4 {
+            let files = (half * peer..half * (peer + 1)).flat_map(files);
+            partials.change(PeerNo(peer as u32), begun(files));
+        }
+        let [of_name, of_content] = files(0);
+        for key in [Key::Name(of_name.name), Key::Digest(of_content.digest)] {
+            let mut rng = fastrand::Rng::with_seed(7);
+            let mut found = BTreeSet::new();
+            for _ in 0..50 {
+                let among = Among {
+                    live: &But(NOBODY),
+                    only: None,
+                    start: PeerNo(0),
+                    seed: rng.u64(..),
+                };
+                let some = partials.find(&key, &among).into_iter();
+                let some: BTreeSet<_> =
+                    some.map(|f| (f.resource.name, f.resource.digest)).collect();
+                assert_eq!(some.len(), MAX_VARIANTS_READ);
+                found.extend(some);
+            }
+            assert_eq!(found.len(), 4 * half, "{key:?}");
+        }
     }
 
     #[test]

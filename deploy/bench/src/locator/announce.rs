@@ -31,8 +31,8 @@ use crate::{
 const AT_LEAST: Duration = Duration::from_secs(120);
 /// The slowest rate that is waited for, in records a second.
 const SLOWEST: u64 = 1_000;
-/// SQLite, which gets slower the more it has, takes no further batches after so long.
-const SQLITE_TAKES_FOR: Duration = Duration::from_secs(180);
+/// Who stands beside Vecino as it announces changes takes no further batches after so long.
+const OTHERS_TAKE_FOR: Duration = Duration::from_secs(180);
 
 const HEAD: [&str; 9] = [
     "keeper",
@@ -63,6 +63,12 @@ const KEEPERS: [Keeper; 5] = [
 ];
 
 impl Keeper {
+    /// It begins to take records, for as long as it may.
+    fn begin(self, total: u64) -> Progress {
+        let is_main = self == Self::Vecino(Manner::Changes);
+        Progress::begin(step(total)).at_most((!is_main).then_some(OTHERS_TAKE_FOR))
+    }
+
     fn label(self) -> &'static str {
         match self {
             Self::Vecino(Manner::Changes) => "Vecino, batches of 1024",
@@ -92,11 +98,10 @@ pub(crate) async fn run(plan: &Plan, place: &Place) -> anyhow::Result<()> {
         "# B: announcing {} records until they are durable\n\n\
          Medians of {} interleaved runs; rates by steps of {step} records and what a record takes \
          (D) are of the last run. Redis and SQLite have a value of 64 bytes under the same key. \
-         SQLite has one writer: its rows differ in nothing. It takes records for {} s at most, which \
-         only favours it; its row says how many they were.\n",
-        plan.total,
-        plan.runs,
-        SQLITE_TAKES_FOR.as_secs(),
+         SQLite has one writer: its rows differ in nothing. All but Vecino in batches begin with \
+         records for {OTHERS_TAKE_FOR:?} at most, which favours who gets slower the more there are; \
+         their rows say how many they were.\n",
+        plan.total, plan.runs,
     );
     let within = AT_LEAST + Duration::from_secs(plan.total / SLOWEST);
     for &peers in &plan.peers {
@@ -164,7 +169,10 @@ fn cells(
         bytes => format!("{:.0}", bytes as f64 / last.records as f64),
     };
     let label = match last.records {
-        records if records < total => format!("{}: {records} records", keeper.label()),
+        records if records < total => format!(
+            "{}: {records} records, begun within {OTHERS_TAKE_FOR:?}",
+            keeper.label()
+        ),
         _ => keeper.label().to_owned(),
     };
     [
@@ -188,7 +196,7 @@ async fn keep(keeper: Keeper, directory: &Path, peers: u64, total: u64) -> anyho
             for peer in 0..peers {
                 sessions.push(Session::open(locator.addr, peer).await?);
             }
-            let progress = Arc::new(Progress::begin(step(total)));
+            let progress = Arc::new(keeper.begin(total));
             let before = locator.cpu_seconds();
             let mut tasks = JoinSet::new();
             for (peer, mut session) in (0..).zip(sessions) {
@@ -202,7 +210,9 @@ async fn keep(keeper: Keeper, directory: &Path, peers: u64, total: u64) -> anyho
             while let Some(done) = tasks.join_next().await {
                 held += done??;
             }
-            anyhow::ensure!(held == total, "the locator has {held}");
+            let told = progress.records();
+            anyhow::ensure!(held == told, "the locator has {held} of {told}");
+            anyhow::ensure!(told == total || progress.is_over(), "told of {told} only");
             Ok(kept(&progress, &locator, before, directory))
         }
         Keeper::Redis(appendfsync) => {
@@ -211,14 +221,14 @@ async fn keep(keeper: Keeper, directory: &Path, peers: u64, total: u64) -> anyho
             for _ in 0..peers {
                 connections.push(Redis::open(server.addr).await?);
             }
-            let progress = Arc::new(Progress::begin(step(total)));
+            let progress = Arc::new(keeper.begin(total));
             let before = server.cpu_seconds();
             let mut tasks = JoinSet::new();
             for (peer, mut redis) in (0..).zip(connections) {
                 let progress = progress.clone();
                 tasks.spawn(async move {
                     let mut numbers = records::of_peer(peer, peers, total).peekable();
-                    while numbers.peek().is_some() {
+                    while numbers.peek().is_some() && !progress.is_over() {
                         let batch = numbers.by_ref().take(CHANGES);
                         let batch = batch.map(|n| (records::name(n), records::value(n, peer)));
                         progress.add(redis.set(batch).await?);
@@ -288,13 +298,13 @@ async fn sqlite(directory: &Path, peers: u64, total: u64) -> anyhow::Result<Kept
     let mut rows = child.stdin.take().context("is piped")?;
     let mut said = child.stdout.take().context("is piped")?;
     anyhow::ensure!(said.read_u8().await? == b'r', "SQLite is not ready");
-    let progress = Progress::begin(step(total));
+    let progress = Keeper::Sqlite.begin(total);
     let begun = Instant::now();
     let send = async {
         let mut numbers = (0..peers)
             .flat_map(|peer| records::of_peer(peer, peers, total).map(move |n| (n, peer)))
             .peekable();
-        while numbers.peek().is_some() && begun.elapsed() < SQLITE_TAKES_FOR {
+        while numbers.peek().is_some() && !progress.is_over() {
             let mut batch = Vec::new();
             for (number, peer) in numbers.by_ref().take(BATCH) {
                 let mut row = [0; 87];

@@ -53,6 +53,7 @@ pub(crate) enum Manner {
 /// What all sessions have had acknowledged.
 pub(crate) struct Progress {
     begun: Instant,
+    at_most: Option<Duration>,
     step: u64,
     records: AtomicU64,
     marks: Mutex<Vec<Duration>>,
@@ -63,10 +64,22 @@ impl Progress {
     pub(crate) fn begin(step: u64) -> Self {
         Self {
             begun: Instant::now(),
+            at_most: None,
             step: step.max(1),
             records: AtomicU64::new(0),
             marks: Mutex::default(),
         }
+    }
+
+    /// Nobody begins with further records after so long.
+    pub(crate) fn at_most(self, at_most: Option<Duration>) -> Self {
+        Self { at_most, ..self }
+    }
+
+    /// Whether it has lasted as long as it may.
+    pub(crate) fn is_over(&self) -> bool {
+        self.at_most
+            .is_some_and(|at_most| self.begun.elapsed() >= at_most)
     }
 
     pub(crate) fn add(&self, records: u64) {
@@ -123,7 +136,8 @@ impl Session {
         Ok(Self { client, welcome })
     }
 
-    /// Announces records by their numbers; how many the peer has then.
+    /// Announces records by their numbers, until that has lasted as long as it may; how many the peer
+    /// has then.
     pub(crate) async fn announce(
         &mut self,
         manner: Manner,
@@ -134,7 +148,7 @@ impl Session {
         match manner {
             Manner::Changes => {
                 let mut numbers = numbers.peekable();
-                while numbers.peek().is_some() {
+                while numbers.peek().is_some() && !progress.is_over() {
                     let batch = numbers.by_ref().take(CHANGES).map(records::record);
                     outbox.send(batch.collect(), None).await?;
                 }
@@ -148,6 +162,9 @@ impl Session {
                 for (bucket, numbers) in (0..).zip(buckets) {
                     let mut replaced = Some(bucket);
                     for part in numbers.chunks(REPLACED) {
+                        if progress.is_over() {
+                            return outbox.end().await;
+                        }
                         let batch = part.iter().copied().map(records::record);
                         outbox.send(batch.collect(), replaced.take()).await?;
                     }

@@ -8,6 +8,7 @@ use std::{fmt, ops::ControlFlow, path::PathBuf, str::FromStr, sync::OnceLock, ti
 use redis::{
     Cmd, ErrorKind, FromRedisValue, RedisError, RetryMethod, ServerErrorKind, Value,
     cluster::ClusterClientBuilder,
+    cluster_async::ClusterConnection,
     cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
 };
 use tokio::time::{Instant, error::Elapsed, sleep, timeout, timeout_at};
@@ -25,7 +26,7 @@ pub(super) const CONNECT_WITHIN: Duration = Duration::from_millis(500);
 /// `cluster-node-timeout` is a second.
 pub(super) const WITHIN: Duration = Duration::from_millis(2_800);
 /// Pause before a call that failed is tried again.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 /// Retries of the client itself, and how many milliseconds lie between them.
 const RETRIES: u32 = 8;
 const RETRY_WAIT_MS: (u64, u64) = (20, 150);
@@ -195,16 +196,10 @@ impl Cluster {
 
     /// Runs a command.
     pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreError> {
-        let mut connection = self.connection.get();
-        let deadline = Instant::now() + WITHIN;
-        loop {
-            let answer = timeout_at(deadline, command.query_async(&mut connection)).await;
-            self.connection.heard(&answer);
-            match judge(answer, deadline) {
-                ControlFlow::Break(answer) => return answer,
-                ControlFlow::Continue(()) => sleep(PAUSE).await,
-            }
-        }
+        let query = |mut connection: ClusterConnection| async move {
+            command.query_async(&mut connection).await
+        };
+        self.connection.ask(Instant::now() + WITHIN, query).await
     }
 
     /// Runs a script on what belongs to `tag`.
@@ -214,23 +209,19 @@ impl Cluster {
         tag: &str,
         arguments: &[Vec<u8>],
     ) -> Result<T, StoreError> {
-        let mut connection = self.connection.get();
-        let deadline = Instant::now() + WITHIN;
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(&script.hash).arg(1).arg(tag).arg(arguments);
-        loop {
-            let answer = timeout_at(deadline, command.query_async(&mut connection)).await;
-            self.connection.heard(&answer);
-            if is_unknown_script(&answer) {
-                command = redis::cmd("EVAL");
-                command.arg(script.text).arg(1).arg(tag).arg(arguments);
-                continue;
+        let mut known = redis::cmd("EVALSHA");
+        known.arg(&script.hash).arg(1).arg(tag).arg(arguments);
+        let known = &known;
+        let query = |mut connection: ClusterConnection| async move {
+            let answer = known.query_async(&mut connection).await;
+            if !answer.as_ref().is_err_and(is_unknown_script) {
+                return answer;
             }
-            match judge(answer, deadline) {
-                ControlFlow::Break(answer) => return answer,
-                ControlFlow::Continue(()) => sleep(PAUSE).await,
-            }
-        }
+            let mut told = redis::cmd("EVAL");
+            told.arg(script.text).arg(1).arg(tag).arg(arguments);
+            told.query_async(&mut connection).await
+        };
+        self.connection.ask(Instant::now() + WITHIN, query).await
     }
 
     /// Runs a script that must not be lost when another node takes over: where the node has
@@ -241,13 +232,14 @@ impl Cluster {
         tag: &str,
         arguments: &[Vec<u8>],
     ) -> Result<u64, StoreError> {
-        let mut connection = self.waiting.get();
         let deadline = Instant::now() + WITHIN;
-        // In one pipeline: waiting is for what was changed on the same connection.
+        // In one pipeline, and on one connection however often it is tried: waiting is for what was
+        // changed on the same connection, and a script may find nothing to change when it runs again.
+        let mut connection = self.waiting.get();
         let mut pipeline = redis::pipe();
         pipeline.cmd("EVAL").arg(script.text).arg(1).arg(tag);
         pipeline.arg(arguments);
-        let replicas = usize::from(self.has_replicas(tag).await?);
+        let replicas = usize::from(self.has_replicas(tag, deadline).await?);
         let within_ms = u64::try_from(REPLICA_WITHIN.as_millis()).unwrap_or(u64::MAX);
         pipeline.cmd("WAIT").arg(replicas).arg(within_ms);
         loop {
@@ -271,24 +263,17 @@ impl Cluster {
     }
 
     /// Whether the node that has `tag` has replicas, be they there or not.
-    async fn has_replicas(&self, tag: &str) -> Result<bool, StoreError> {
-        let mut connection = self.waiting.get();
-        let deadline = Instant::now() + WITHIN;
+    async fn has_replicas(&self, tag: &str, deadline: Instant) -> Result<bool, StoreError> {
         let mut pipeline = redis::pipe();
         // The key leads to the node.
         pipeline.cmd("EXISTS").arg(tag).ignore();
         pipeline.cmd("CLUSTER").arg("NODES");
-        loop {
-            let answer = timeout_at(deadline, pipeline.query_async(&mut connection)).await;
-            self.waiting.heard(&answer);
-            match judge(answer, deadline) {
-                ControlFlow::Break(answer) => {
-                    let (nodes,): (String,) = answer?;
-                    return Ok(lists_replicas(&nodes));
-                }
-                ControlFlow::Continue(()) => sleep(PAUSE).await,
-            }
-        }
+        let pipeline = &pipeline;
+        let query = |mut connection: ClusterConnection| async move {
+            pipeline.query_async(&mut connection).await
+        };
+        let (nodes,): (String,) = self.waiting.ask(deadline, query).await?;
+        Ok(lists_replicas(&nodes))
     }
 
     /// What each primary says to a command.
@@ -321,17 +306,21 @@ fn lists_replicas(nodes: &str) -> bool {
 
 pub(super) type Answer<T> = Result<Result<T, RedisError>, Elapsed>;
 
-fn is_unknown_script<T>(answer: &Answer<T>) -> bool {
-    const UNKNOWN: ErrorKind = ErrorKind::Server(ServerErrorKind::NoScript);
-    matches!(answer, Ok(Err(error)) if error.kind() == UNKNOWN)
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 /// Whether that is the answer, or there is time to ask again. The client's own retries are used up
 /// at once where a dead node refuses connections.
-fn judge<T>(answer: Answer<T>, deadline: Instant) -> ControlFlow<Result<T, StoreError>> {
+pub(super) fn judge<T>(answer: Answer<T>, deadline: Instant) -> ControlFlow<Result<T, StoreError>> {
+    let is_late = Instant::now() + PAUSE >= deadline;
     let error = match answer {
         Ok(Ok(answer)) => return ControlFlow::Break(Ok(answer)),
         Ok(Err(error)) => error,
+        Err(_) if !is_late => {
+            log::debug!("the cluster is asked again: it is silent");
+            return ControlFlow::Continue(());
+        }
         Err(_) => {
             let silent = format!("the cluster does not answer within {WITHIN:?}");
             return ControlFlow::Break(Err(StoreError::Engine(silent)));
@@ -339,7 +328,7 @@ fn judge<T>(answer: Answer<T>, deadline: Instant) -> ControlFlow<Result<T, Store
     };
     let is_final = matches!(error.retry_method(), RetryMethod::NoRetry)
         && error.kind() != ErrorKind::ClusterConnectionNotFound;
-    if is_final || Instant::now() + PAUSE >= deadline {
+    if is_final || is_late {
         return ControlFlow::Break(Err(engine(error)));
     }
     log::debug!("the cluster is asked again: {error}");

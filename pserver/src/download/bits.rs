@@ -35,6 +35,30 @@ impl Bits {
         })
     }
 
+    /// What is set here or in `other`.
+    pub fn or(&self, other: &Self) -> Self {
+        let length = self.0.len().max(other.0.len());
+        let byte = |bits: &Self, at: usize| bits.0.get(at).copied().unwrap_or(0);
+        Self(
+            (0..length)
+                .map(|at| byte(self, at) | byte(other, at))
+                .collect(),
+        )
+    }
+
+    /// Every bit that differs in `now`, and whether it is set there.
+    pub fn changes<'a>(&'a self, now: &'a Self) -> impl Iterator<Item = (u32, bool)> {
+        let length = self.0.len().max(now.0.len());
+        let byte = |bits: &Self, at: usize| bits.0.get(at).copied().unwrap_or(0);
+        let bytes = (0..).zip((0..length).map(move |at| (byte(self, at), byte(now, at))));
+        let differing = bytes.filter(|(_, (before, now))| before != now);
+        differing.flat_map(|(at, (before, now))| {
+            (0..8u32)
+                .filter(move |bit| (before ^ now) & (0x80 >> bit) != 0)
+                .map(move |bit| (at * 8 + bit, now & (0x80 >> bit) != 0))
+        })
+    }
+
     /// Two hex digits a byte.
     pub fn to_hex(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -86,6 +110,22 @@ mod tests {
             prop_assert_eq!(Bits::from_hex(&packed.to_hex(), count), Some(packed.clone()));
             for (at, bit) in (0..).zip(&bits) {
                 prop_assert_eq!(packed.get(at), *bit);
+            }
+        }
+
+        #[test]
+        fn changes_lead_from_one_to_the_other(
+            before in prop::collection::vec(any::<bool>(), 0..40),
+            now in prop::collection::vec(any::<bool>(), 0..40),
+        ) {
+            let get = |bits: &[bool], at: usize| bits.get(at).copied().unwrap_or(false);
+            let (of_before, of_now) = (Bits::of(before.iter().copied()), Bits::of(now.iter().copied()));
+            let expected = (0..40).filter(|&at| get(&before, at) != get(&now, at));
+            let expected: Vec<_> = expected.map(|at| (at as u32, get(&now, at))).collect();
+            prop_assert_eq!(of_before.changes(&of_now).collect::<Vec<_>>(), expected);
+            let either = of_before.or(&of_now);
+            for at in 0..40 {
+                prop_assert_eq!(either.get(at as u32), get(&before, at) || get(&now, at));
             }
         }
 

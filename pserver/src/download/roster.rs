@@ -6,6 +6,8 @@
 //! new lookup names it again. A partial provider is asked only for pieces that it said it has, and
 //! nobody is spared for the sake of one that failed last.
 
+mod copies;
+
 use std::{
     ops::Range,
     time::{Duration, Instant},
@@ -14,6 +16,7 @@ use std::{
 use rand::{Rng, seq::SliceRandom};
 use vecino_rest::{PeerUrl, event::TransferProvider, piece::Layout};
 
+use self::copies::Copies;
 use super::{JobError, bits::Bits, picker::ProviderNo, source::Holdings};
 
 /// Failures in a row after which a provider is left for good.
@@ -110,6 +113,8 @@ struct Provider {
     rests_until: Option<Instant>,
     /// Pieces that came from it.
     delivered: u32,
+    /// The pieces with which it counts among the copies.
+    counted: Option<Bits>,
 }
 
 impl Provider {
@@ -157,6 +162,7 @@ impl Provider {
 #[derive(Debug, Default)]
 pub struct Roster {
     providers: Vec<Provider>,
+    copies: Copies,
     /// Who is first to be asked what it has: those who answer late and say nothing new keep nobody
     /// from being asked.
     next_asked: usize,
@@ -171,7 +177,9 @@ impl Roster {
                 is_partial,
                 is_near,
             } = candidate;
-            if let Some(known) = self.providers.iter_mut().find(|known| known.url == url) {
+            let known = self.providers.iter().position(|known| known.url == url);
+            if let Some(at) = known {
+                let known = &mut self.providers[at];
                 if known.failures >= MAX_FAILURES {
                     known.failures = MAX_FAILURES - 1;
                     known.rests_until = None;
@@ -179,6 +187,7 @@ impl Roster {
                 if !is_partial {
                     known.pieces = Pieces::Whole;
                 }
+                self.count(at as ProviderNo);
             } else if self.providers.len() < MAX_PROVIDERS {
                 self.providers.push(Provider {
                     url,
@@ -198,6 +207,7 @@ impl Roster {
                     last: None,
                     rests_until: None,
                     delivered: 0,
+                    counted: None,
                 });
             }
         }
@@ -345,20 +355,18 @@ impl Roster {
         takes.min().unwrap_or(untried)
     }
 
-    /// How many known partial providers have each of so many pieces or are fetching it; empty
-    /// when there is none.
-    pub fn copies(&self, pieces: u32) -> Vec<u16> {
-        let mut copies = Vec::new();
-        for Holdings { have, coming, .. } in self.providers.iter().filter_map(Provider::counts_on) {
-            copies.resize(pieces as usize, 0_u16);
-            let have = have.iter().flat_map(Bits::set);
-            for piece in have.chain(coming.set()) {
-                if let Some(count) = copies.get_mut(piece as usize) {
-                    *count = count.saturating_add(1);
-                }
-            }
-        }
-        copies
+    /// How many known partial providers have each piece or are fetching it; empty when there is
+    /// none.
+    pub fn copies(&self) -> &[u16] {
+        self.copies.of_pieces()
+    }
+
+    /// What `no` has or how it did may have changed: it counts among the copies with that.
+    fn count(&mut self, no: ProviderNo) {
+        let provider = &mut self.providers[no as usize];
+        let now = provider.counts_on().map(Holdings::all);
+        self.copies.change(provider.counted.as_ref(), now.as_ref());
+        provider.counted = now;
     }
 
     /// Whether for each piece of `run` some partial provider has it.
@@ -432,6 +440,7 @@ impl Roster {
         } else {
             Pieces::Some(holdings)
         };
+        self.count(no);
     }
 
     /// A partial provider did not say what it has.
@@ -442,6 +451,7 @@ impl Roster {
         if !matches!(provider.pieces, Pieces::Whole) {
             provider.pieces = Pieces::Unknown;
         }
+        self.count(no);
         self.failed(no, fault, now);
     }
 
@@ -463,9 +473,11 @@ impl Roster {
         if matches!(provider.last, Some(Fault::Busy(_))) {
             provider.last = None;
         }
-        provider.failures = 0;
-        provider.overtaken = 0;
+        let had_failed = std::mem::take(&mut provider.failures) > 0;
         provider.rests_until = None;
+        if std::mem::take(&mut provider.overtaken) > 0 || had_failed {
+            self.count(no);
+        }
     }
 
     /// A request to `no` began after `delay` and brought `bytes` in `took`.
@@ -498,6 +510,7 @@ impl Roster {
         if !matches!(provider.last, Some(Fault::Wrong(_))) {
             provider.last = Some(fault);
         }
+        self.count(no);
     }
 
     /// Another one brought what `no` was late with: it is asked after all others, but never left for
@@ -507,6 +520,7 @@ impl Roster {
         let rests_until = Some(now + REST * 2u32.pow(provider.overtaken.min(MAX_OVERTAKEN)));
         provider.rests_until = provider.rests_until.max(rests_until);
         provider.overtaken = provider.overtaken.saturating_add(1);
+        self.count(no);
     }
 
     /// Providers that did something so far, at most `most`.

@@ -150,6 +150,14 @@ pub struct Holdings {
     pub coming: Bits,
 }
 
+impl Holdings {
+    /// What it has or is fetching.
+    pub fn all(&self) -> Bits {
+        let nothing = Bits::default();
+        self.coming.or(self.have.as_ref().unwrap_or(&nothing))
+    }
+}
+
 impl Incoming {
     fn of(response: Response<HyperBody>, limit: Arc<Limiter>) -> Self {
         let body = response.into_body();

@@ -53,10 +53,9 @@ impl Run<'_> {
         if wants.is_empty() {
             return;
         }
-        let copies = self.roster.borrow().copies(job.layout.pieces());
         let in_a_crowd = self.roster.borrow().is_crowd();
         if in_a_crowd {
-            self.ask_for_the_rarest(part, events, &wants, &copies, now);
+            self.ask_for_the_rarest(part, events, &wants, now);
         }
         let most = self.most_flights(in_a_crowd);
         let late_after = self.overdue_after(now);
@@ -73,7 +72,7 @@ impl Run<'_> {
                     && self.roster.borrow().is_whole(no)
                     && self.is_anything_on_time(late_after, now);
                 let most_copies = if is_spared { 0 } else { u16::MAX };
-                let picked = self.pick(no, &wants, &copies, most_copies, now);
+                let picked = self.pick(no, &wants, most_copies, now);
                 let picked = picked.or_else(|| Some((self.take_over(no, now)?, None)));
                 if let Some((run, welcome)) = picked {
                     let flight = self.begin(no, run, welcome);
@@ -95,7 +94,6 @@ impl Run<'_> {
         part: &'a Arc<Part>,
         events: &mut Events<'a>,
         wants: &[Want],
-        copies: &[u16],
         now: Instant,
     ) {
         let askable = self.roster.borrow().askable(now, &mut rand::rng());
@@ -105,7 +103,7 @@ impl Run<'_> {
         let free = AT_WHOLE.saturating_sub(whole.count());
         drop(flights);
         for no in askable.into_iter().filter(is_whole).take(free) {
-            if let Some((run, welcome)) = self.pick(no, wants, copies, 0, now) {
+            if let Some((run, welcome)) = self.pick(no, wants, 0, now) {
                 let flight = self.begin(no, run, welcome);
                 events.push(self.transfer(part, flight));
             }
@@ -246,7 +244,6 @@ impl Run<'_> {
         &self,
         no: ProviderNo,
         wants: &[Want],
-        copies: &[u16],
         most_copies: u16,
         now: Instant,
     ) -> Option<(Range<u32>, Option<Welcome>)> {
@@ -254,7 +251,7 @@ impl Run<'_> {
         let offer = Offer {
             provider: no,
             has: roster.has(no),
-            copies,
+            copies: roster.copies(),
             most_copies,
             longest: roster.longest_run(no, &self.job.layout),
         };

@@ -79,7 +79,7 @@ fn partial_providers_go_first_once_they_said_what_they_have() {
     roster.holds(1, holdings, now);
     assert_eq!(askable(&roster, now), [1, 0]);
     assert_eq!(roster.has(1), Some(&have));
-    assert_eq!(roster.copies(3), [1, 1, 1]);
+    assert_eq!(roster.copies(), [1, 1, 1]);
     assert!(roster.to_be_asked(now).is_empty(), "not at once");
     let again = now + QUESTION_EVERY;
     assert_eq!(roster.next_question(now), Some(again));
@@ -95,6 +95,53 @@ fn partial_providers_go_first_once_they_said_what_they_have() {
     assert_eq!(roster.to_be_asked(again + NO_NEWS), [(1, Some(4))]);
     roster.failed(1, Fault::NotThere, now);
     assert_eq!(askable(&roster, now + REST), [0], "it has to say again");
+}
+
+#[test]
+fn a_provider_counts_among_the_copies_as_long_as_it_is_counted_on() {
+    let mut roster = Roster::default();
+    let now = Instant::now();
+    roster.add([1, 2].map(|port| Candidate {
+        is_partial: true,
+        ..candidate(port)
+    }));
+    let holdings = |have: [bool; 3]| Holdings {
+        version: 1,
+        have: Some(Bits::of(have)),
+        coming: Bits::default(),
+    };
+    roster.holds(0, holdings([true, false, true]), now);
+    roster.holds(1, holdings([true, true, false]), now);
+    assert_eq!(roster.copies(), [2, 1, 1]);
+    roster.holds(0, holdings([false, false, true]), now);
+    assert_eq!(roster.copies(), [1, 1, 1]);
+    // Busy is no fault, but who does not say what it has is not counted on.
+    let busy = || Fault::Busy(Duration::from_secs(1));
+    roster.failed(1, busy(), now);
+    assert_eq!(roster.copies(), [1, 1, 1]);
+    roster.holds_unknown(1, busy(), now);
+    assert_eq!(roster.copies(), [0, 0, 1]);
+    roster.failed(0, failed(), now);
+    assert!(roster.copies().is_empty());
+    roster.delivered(0);
+    assert_eq!(roster.copies(), [0, 0, 1]);
+    roster.overtaken(0, now);
+    assert!(roster.copies().is_empty());
+    roster.delivered(0);
+    assert_eq!(roster.copies(), [0, 0, 1]);
+    // Who has everything is no partial provider.
+    let whole = Holdings {
+        have: None,
+        ..holdings([true; 3])
+    };
+    roster.holds(0, whole, now);
+    assert!(roster.copies().is_empty());
+    roster.holds(1, holdings([true; 3]), now);
+    roster.add([candidate(2)]);
+    assert!(
+        roster.copies().is_empty(),
+        "a lookup says that it has everything"
+    );
 }
 
 #[test]
@@ -213,7 +260,7 @@ fn who_is_overtaken_goes_last_and_is_never_left() {
     for _ in 0..99 {
         roster.overtaken(1, now);
     }
-    assert!(!roster.is_crowd() && roster.copies(1).is_empty());
+    assert!(!roster.is_crowd() && roster.copies().is_empty());
     assert!(!roster.is_had_by_others(&(0..1)));
     assert_eq!(askable(&roster, now), [0]);
     let later = now + REST * 2u32.pow(MAX_OVERTAKEN);

@@ -10,7 +10,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
     ops::Range,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ use std::{
 use bytes::Bytes;
 use rustix::{
     fs::{FallocateFlags, fallocate},
-    io::Errno,
+    io::{Errno, pwritev},
 };
 use vecino_rest::{Digest, piece::Layout};
 
@@ -38,6 +38,8 @@ const MAGIC: &[u8; 8] = b"VECINO\x00\x01";
 const HEADER: usize = MAGIC.len() + 8;
 /// Locks that the pieces of a part share.
 const STRIPES: usize = 64;
+/// Slices of one write, at most (IOV_MAX).
+const MAX_SLICES: usize = 1024;
 /// Parts that nobody went on with for so long are deleted at start.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A part that nobody wrote to for so long is idle.
@@ -290,10 +292,7 @@ impl PieceWriter {
         if self.at == piece.start {
             reserve(&self.part.file, &piece)?;
         }
-        for block in blocks {
-            self.part.file.write_all_at(block, self.at)?;
-            self.at += block.len() as u64;
-        }
+        self.at = write_all_at(&self.part.file, blocks, self.at)?;
         Ok(true)
     }
 
@@ -324,6 +323,26 @@ impl PieceWriter {
         }
         Ok(Finished::Verified)
     }
+}
+
+/// Writes all of `blocks` from `at` on; where they end. At once, and not one by one: they end anywhere,
+/// and a block of the file system that is written to in part is prepared for that first.
+fn write_all_at(file: &File, blocks: &[Bytes], mut at: u64) -> io::Result<u64> {
+    let mut left: Vec<_> = blocks.iter().map(|block| IoSlice::new(block)).collect();
+    let mut left = left.as_mut_slice();
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match pwritev(file, &left[..left.len().min(MAX_SLICES)], at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                at += written as u64;
+                IoSlice::advance_slices(&mut left, written);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(at)
 }
 
 /// Blocks are counted in units of 512 bytes, whatever the file system (stat(2)).
@@ -467,6 +486,25 @@ mod tests {
             }
         }
         writer.finish().expect("finished") == Finished::Verified
+    }
+
+    #[test]
+    fn slices_of_any_number_and_length_are_written_one_after_the_other() {
+        let file = tempfile::tempfile().expect("temporary file");
+        let content: Vec<u8> = (0..20_000_u32).flat_map(u32::to_le_bytes).collect();
+        let cut = |length: usize| content.chunks(length).map(Bytes::copy_from_slice);
+        let mut blocks: Vec<_> = cut(content.len() / (3 * MAX_SLICES)).collect();
+        assert!(blocks.len() > 3 * MAX_SLICES);
+        blocks.insert(0, Bytes::new());
+        blocks.insert(MAX_SLICES, Bytes::new());
+        let end = write_all_at(&file, &blocks, 7).expect("written");
+        assert_eq!(end, 7 + content.len() as u64);
+        let mut read = vec![0; content.len()];
+        file.read_exact_at(&mut read, 7).expect("read");
+        assert!(read == content);
+        assert_eq!(write_all_at(&file, &[], 7).expect("nothing"), 7);
+        let nothing = vec![Bytes::new(); MAX_SLICES + 1];
+        assert_eq!(write_all_at(&file, &nothing, 7).expect("nothing"), 7);
     }
 
     #[test]

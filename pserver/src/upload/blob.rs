@@ -10,6 +10,7 @@ use tokio::{net::TcpStream, time::timeout};
 use vecino_rest::{Digest, Name, piece::Layout};
 
 use super::{
+    congestion,
     connection::{Answered, ELSEWHERE, HERE, Sender},
     head::Request,
     sendfile,
@@ -71,6 +72,9 @@ impl Sender {
         }
         if let Some(other) = others.into_iter().find(|other| other.start == offset) {
             sent.range = other;
+        }
+        if slot.is_one_of_many(asker.ip()) {
+            congestion::beside_others(stream, asker.ip());
         }
         log::debug!("sends {offset} to {asker}");
         let content = Described {

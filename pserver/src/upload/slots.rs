@@ -226,6 +226,14 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// Whether somebody else than `asker` is sent something at the same time.
+    pub fn is_one_of_many(&self, asker: IpAddr) -> bool {
+        let asker = one_of(asker);
+        let queue = self.slots.queue();
+        let mut counting = queue.counting(Instant::now());
+        self.ticket.is_some() && counting.any(|(by, _)| *by != asker)
+    }
+
     /// Whether others may wait for it.
     pub fn is_waited_for(&self) -> bool {
         self.ticket.is_some()
@@ -499,6 +507,20 @@ mod tests {
         assert!(queue.enter(address(999), other(), now).is_none());
         let of_one = ["2001:db8::1", "2001:db8::2:3"].map(|text| text.parse().expect("valid"));
         assert_eq!(one_of(of_one[0]), one_of(of_one[1]));
+    }
+
+    #[tokio::test]
+    async fn who_is_sent_something_beside_others_is_one_of_many() {
+        let slots = Arc::new(Slots::default());
+        let (of_a, _) = slots.take(A, other(), u64::MAX).await.expect("free");
+        let again = slots.take(A, other(), u64::MAX).await.expect("free");
+        assert!(!of_a.is_one_of_many(A), "all is for one");
+        let (of_b, _) = slots.take(B, other(), u64::MAX).await.expect("free");
+        assert!(of_a.is_one_of_many(A) && of_b.is_one_of_many(B));
+        let (small, _) = slots.take(B, other(), FREE_BYTES).await.expect("free");
+        assert!(!small.is_one_of_many(B), "it is on its way at once");
+        drop((of_a, again));
+        assert!(!of_b.is_one_of_many(B));
     }
 
     #[tokio::test]

@@ -232,7 +232,8 @@ impl Cluster {
         tag: &str,
         arguments: &[Vec<u8>],
     ) -> Result<u64, StoreError> {
-        let deadline = Instant::now() + WITHIN;
+        let began = Instant::now();
+        let deadline = began + WITHIN;
         // In one pipeline, and on one connection however often it is tried: waiting is for what was
         // changed on the same connection, and a script may find nothing to change when it runs again.
         let mut connection = self.waiting.get();
@@ -244,7 +245,7 @@ impl Cluster {
         pipeline.cmd("WAIT").arg(replicas).arg(within_ms);
         loop {
             let answer = timeout_at(deadline, pipeline.query_async(&mut connection)).await;
-            self.waiting.heard(&answer);
+            self.waiting.heard(&answer, began);
             let (done, having): (u64, usize) = match judge(answer, deadline) {
                 ControlFlow::Break(answer) => answer?,
                 ControlFlow::Continue(()) => {

@@ -1,9 +1,14 @@
 //! [`Renewed`]: a connection to the cluster that another one replaces when it has gone silent.
 //!
-//! The client finds its way through a failover by itself, as a rule. Under load it was seen to fall
-//! silent for good once a replica had taken over, while every node answered others at once.
+//! The client finds its way through a failover by itself, as a rule. Under load it falls silent for
+//! good soon after a primary is gone, while every node answers others at once. Probably a request of
+//! it that has used up tokio's budget for a turn keeps its place at a lock while it is not polled, and
+//! what looks for the slots waits for that lock and keeps it from being polled; without the budget
+//! there were fewer errors. The next connection may do so as well until a replica has taken over, so
+//! that it is replaced again and again.
 
 use std::{
+    convert::Infallible,
     ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -13,21 +18,25 @@ use redis::cluster_async::ClusterConnection;
 use redis::{RedisResult, cluster::ClusterClient, cluster::ClusterConfig};
 use tokio::{
     runtime::Handle,
+    sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::cluster::{Answer, CONNECT_WITHIN, PAUSE, WITHIN, judge};
 use crate::store::StoreError;
 
-/// A connection that has not answered for so long, while it was asked, is replaced.
-const SILENT_FOR: Duration = Duration::from_secs(2);
-/// How often a new one is tried.
-const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// A connection that tells nobody anything, while it was asked, for so much longer than a node may
+/// take to answer is replaced: it would tell of a node that does not.
+const SILENT_FOR: Duration = Duration::from_millis(200);
+/// How often who waits looks whether it is silent.
+const LOOKED_EVERY: Duration = Duration::from_millis(200);
+/// Pause before another one is tried.
+const RENEW_EVERY: Duration = Duration::from_millis(400);
 
 struct State {
-    connection: ClusterConnection,
     answered: Instant,
     renewed: Instant,
+    is_renewing: bool,
 }
 
 /// See the module. Cheap to clone.
@@ -37,6 +46,7 @@ pub(super) struct Renewed {
     answers_within: Duration,
     /// Where connections live: not with whoever notices that one is silent.
     runtime: Handle,
+    connection: Arc<watch::Sender<ClusterConnection>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -46,15 +56,17 @@ impl Renewed {
         client: &ClusterClient,
         answers_within: Duration,
     ) -> RedisResult<Self> {
+        let connection = open(client, answers_within).await?;
         let state = State {
-            connection: open(client, answers_within).await?,
             answered: Instant::now(),
             renewed: Instant::now(),
+            is_renewing: false,
         };
         Ok(Self {
             client: client.clone(),
             answers_within,
             runtime: Handle::current(),
+            connection: Arc::new(watch::Sender::new(connection)),
             state: Arc::new(Mutex::new(state)),
         })
     }
@@ -64,8 +76,8 @@ impl Renewed {
     }
 
     /// What a query is answered until `deadline`; it may run twice. Each attempt is on the connection
-    /// of then and bounded by what connecting and an answer may take: nobody waits any longer for
-    /// one that has gone silent and was replaced.
+    /// of then, is bounded by what connecting and an answer may take, and ends when the connection is
+    /// replaced: nobody waits any longer for one that has gone silent.
     pub(super) async fn ask<T, F>(
         &self,
         deadline: Instant,
@@ -74,10 +86,18 @@ impl Renewed {
     where
         F: Future<Output = RedisResult<T>>,
     {
+        let began = Instant::now();
+        let mut connections = self.connection.subscribe();
         loop {
+            let connection = connections.borrow_and_update().clone();
             let until = deadline.min(Instant::now() + CONNECT_WITHIN + self.answers_within);
-            let answer = timeout_at(until, query(self.get())).await;
-            self.heard(&answer);
+            let answer = tokio::select! {
+                biased;
+                answer = timeout_at(until, query(connection)) => answer,
+                _ = connections.changed() => continue,
+                never = self.look(began) => match never {},
+            };
+            self.heard(&answer, began);
             match judge(answer, deadline) {
                 ControlFlow::Break(answer) => return answer,
                 ControlFlow::Continue(()) => sleep(PAUSE).await,
@@ -87,25 +107,42 @@ impl Renewed {
 
     /// The connection of now.
     pub(super) fn get(&self) -> ClusterConnection {
-        self.state().connection.clone()
+        self.connection.borrow().clone()
     }
 
-    /// Tells it how a call went: one that went silent is replaced in the background.
-    pub(super) fn heard<T>(&self, answer: &Answer<T>) {
+    /// Tells it how a call went that began then.
+    pub(super) fn heard<T>(&self, answer: &Answer<T>, began: Instant) {
         let is_silent = match answer {
             Ok(answer) => answer.as_ref().is_err_and(redis::RedisError::is_timeout),
             Err(_) => true,
         };
+        if is_silent {
+            self.renew_if_silent(began);
+        } else {
+            self.state().answered = Instant::now();
+        }
+    }
+
+    /// Looks again and again, for a call that began then, whether the connection is silent.
+    async fn look(&self, began: Instant) -> Infallible {
+        loop {
+            sleep(LOOKED_EVERY).await;
+            self.renew_if_silent(began);
+        }
+    }
+
+    /// Replaces the connection in the background if it has told nobody anything for too long
+    /// since a call began.
+    fn renew_if_silent(&self, began: Instant) {
         let now = Instant::now();
         let mut state = self.state();
-        if !is_silent {
-            state.answered = now;
+        if now - state.answered.max(began) < self.answers_within + SILENT_FOR
+            || now - state.renewed < RENEW_EVERY
+            || state.is_renewing
+        {
             return;
         }
-        if now - state.answered < SILENT_FOR || now - state.renewed < RENEW_EVERY {
-            return;
-        }
-        state.renewed = now;
+        state.is_renewing = true;
         drop(state);
         self.runtime.spawn(self.clone().renew());
     }
@@ -113,10 +150,13 @@ impl Renewed {
     async fn renew(self) {
         log::warn!("the connection to the cluster is silent: another one is tried");
         match timeout(WITHIN, open(&self.client, self.answers_within)).await {
-            Ok(Ok(connection)) => self.state().connection = connection,
+            Ok(Ok(connection)) => drop(self.connection.send_replace(connection)),
             Ok(Err(error)) => log::warn!("no new connection to the cluster: {error}"),
             Err(_) => log::warn!("no new connection to the cluster within {WITHIN:?}"),
         }
+        let mut state = self.state();
+        state.is_renewing = false;
+        state.renewed = Instant::now();
     }
 }
 
@@ -191,7 +231,7 @@ mod tests {
         };
         let replace = async {
             sleep(PAUSE).await;
-            silent.state().connection = other.get();
+            silent.connection.send_replace(other.get());
         };
         let asked = silent.ask(Instant::now() + WITHIN, query);
         let (answer, ()) = tokio::join!(asked, replace);

@@ -205,8 +205,7 @@ impl Server {
         accounts.end_unadmitted().await?;
         let opened = Directory::open(store.clone(), config.lease, metrics.clone()).await;
         let directory = Arc::new(opened?);
-        let registered = (config.accounts != account::Policy::Off).then(|| directory.clone());
-        let zones = Arc::new(Zones::new(config.zones, config.lease, registered));
+        let zones = Arc::new(Zones::new(config.zones, config.lease));
 
         let (closing, closed) = watch::channel(false);
         let (health, health_service) = tonic_health::server::health_reporter();

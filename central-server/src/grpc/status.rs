@@ -88,7 +88,7 @@ impl From<zone::Error> for Status {
         use zone::Error;
         let code = match &error {
             Error::Url(..) | Error::Site(_) | Error::Zone(..) => Code::InvalidArgument,
-            Error::NoLease | Error::NotRegistered => Code::Unauthenticated,
+            Error::NoLease => Code::Unauthenticated,
             Error::Refused(_) => Code::ResourceExhausted,
             Error::Randomness(_) => Code::Unavailable,
         };

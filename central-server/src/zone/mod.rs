@@ -3,15 +3,12 @@
 //! It checks what a peer says of itself and keeps time; [`table`] decides. Nothing here knows of
 //! any file, and nothing is stored: peers that come back after a restart ask for the slot that
 //! they had, and get it (see [`table`]).
-//!
-//! Where peers need accounts, who has no lease in the directory has no slot: the directory is whose
-//! business it is to let them in, and to put them out.
 
 pub mod table;
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +16,7 @@ use vecino_rest::{PeerId, PeerKey, peer_url::InvalidPeerUrl, zone::ZoneLayout};
 
 use self::table::{Applicant, Refused, Seat, Table, TokenHash};
 use crate::{
-    directory::{Clock, Directory, MAX_SITE_BYTES, Token, public_url::PublicUrl},
+    directory::{Clock, MAX_SITE_BYTES, Token, public_url::PublicUrl},
     metrics::Metrics,
 };
 
@@ -40,11 +37,6 @@ pub enum Error {
     /// Who asks has no slot, or no longer.
     #[error("the lease token is unknown, stale or over: join again")]
     NoLease,
-    /// Who asks was not let in.
-    #[error(
-        "this locator asks for accounts, and the peer has no lease in the directory: register first"
-    )]
-    NotRegistered,
     /// No slot for it.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -82,16 +74,15 @@ pub struct Seated {
 }
 
 /// The zones of a network.
+#[derive(Debug)]
 pub struct Zones {
     table: Mutex<Table>,
     clock: Clock,
-    /// Where peers need accounts: who has a slot has a lease there, too.
-    registered: Option<Arc<Directory>>,
 }
 
 impl Zones {
-    /// An empty network, for peers that are `registered` there, or for all.
-    pub fn new(layout: ZoneLayout, lease: Duration, registered: Option<Arc<Directory>>) -> Self {
+    /// An empty network.
+    pub fn new(layout: ZoneLayout, lease: Duration) -> Self {
         let clock = Clock::default();
         // Versions of this start are beyond those of every earlier one, unless the clock of the
         // machine was set back; a list is then fetched once too seldom until the next change.
@@ -99,13 +90,7 @@ impl Zones {
         Self {
             table: Mutex::new(Table::new(layout, lease, first_version)),
             clock,
-            registered,
         }
-    }
-
-    fn may_sit(&self, peer: &PeerId) -> bool {
-        let registered = self.registered.as_ref();
-        registered.is_none_or(|directory| directory.is_live(peer))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -143,9 +128,6 @@ impl Zones {
         let mut token = Token::default();
         getrandom::fill(&mut token).map_err(Error::Randomness)?;
         let peer = key.peer_id();
-        if !self.may_sit(&peer) {
-            return Err(Error::NotRegistered);
-        }
         let applicant = Applicant {
             seat: Seat {
                 peer,
@@ -169,12 +151,8 @@ impl Zones {
         token: &Token,
         known: u64,
     ) -> Result<(u64, Vec<u64>), Error> {
-        let (mut table, token, now) = (self.table(), hash_of(token), self.clock.now());
-        if !self.may_sit(peer) {
-            table.leave(peer, &token, now);
-            return Err(Error::NoLease);
-        }
-        if !table.keep_alive(peer, &token, now) {
+        let mut table = self.table();
+        if !table.keep_alive(peer, &hash_of(token), self.clock.now()) {
             return Err(Error::NoLease);
         }
         let version = table.version();
@@ -198,9 +176,7 @@ impl Zones {
         if zone >= zones {
             return Err(Error::Zone(zone, zones - 1));
         }
-        let now = self.clock.now();
-        table.expire(now);
-        table.retain(zone, |peer| self.may_sit(peer), now);
+        table.expire(self.clock.now());
         let version = table.zone_versions()[zone as usize];
         let members = match version == known {
             true => Vec::new(),

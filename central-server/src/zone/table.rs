@@ -191,16 +191,6 @@ impl Table {
         slot.map(|slot| self.free(slot, now)).is_some()
     }
 
-    /// Frees slots of a zone whose peers may not stay.
-    pub fn retain(&mut self, zone: u32, may_stay: impl Fn(&PeerId) -> bool, now: Duration) {
-        let members = self.members(zone);
-        let over = members.filter(|(_, seat)| !may_stay(&seat.peer));
-        let over: Vec<_> = over.map(|(slot, _)| slot).collect();
-        for slot in over {
-            self.free(slot, now);
-        }
-    }
-
     /// Frees slots of which the lease is over; how many.
     pub fn expire(&mut self, now: Duration) -> usize {
         if now < self.earliest_end {

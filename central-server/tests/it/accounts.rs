@@ -10,7 +10,7 @@ use std::{
 
 use central_server::{Config, account::Policy, config::StoreUrl};
 use tonic::{Code, Status, transport::Channel};
-use vecino_grpc::v1::{self, accounts_client::AccountsClient, zones_client::ZonesClient};
+use vecino_grpc::v1::{self, accounts_client::AccountsClient};
 
 use crate::{process::run_command, support::*};
 
@@ -123,55 +123,6 @@ async fn without_an_account_nobody_registers() {
     };
     let refused = accounts.login(request).await;
     assert_eq!(code(refused), Code::FailedPrecondition);
-}
-
-#[tokio::test]
-async fn without_an_account_nobody_sits_in_the_zones() {
-    let guarded = Guarded::open().await;
-    let mut zones = ZonesClient::new(guarded.locator.channel().await);
-    let joining = |number: u8| v1::ZoneJoinRequest {
-        peer_key: vec![number; 32].into(),
-        public_url: format!("http://127.0.0.1:{}", 5000 + u32::from(number)),
-        overlay_url: format!("http://127.0.0.1:{}", 6000 + u32::from(number)),
-        ..Default::default()
-    };
-    let list = v1::ZoneMembersRequest::default();
-    let refused = zones.join(joining(1)).await.expect_err("no lease");
-    assert_eq!(refused.code(), Code::Unauthenticated);
-    assert!(refused.message().contains("register first"), "{refused:?}");
-    let mut sessions = Vec::new();
-    for number in [1, 2] {
-        let token = guarded.login(number, "ana", "hers").await.expect("in");
-        let refused = zones.join(joining(number)).await;
-        assert_eq!(code(refused), Code::Unauthenticated, "logged in alone");
-        let welcome = guarded.register(number, &token).await.expect("registers");
-        sessions.push(welcome.session_token.to_vec());
-    }
-    let first = zones.join(joining(1)).await.expect("sits").into_inner();
-    assert_eq!(code(zones.join(joining(3)).await), Code::Unauthenticated);
-    let listed = zones.members(list).await.expect("lists").into_inner();
-    assert_eq!(listed.members.len(), 1);
-
-    // Who is put out of the directory leaves the list at once, and the slot.
-    guarded.logout(1, &sessions[0]).await.expect("logs out");
-    let changed = zones.members(v1::ZoneMembersRequest {
-        version: listed.version,
-        ..list
-    });
-    let changed = changed.await.expect("lists").into_inner();
-    assert_ne!(changed.version, listed.version);
-    assert!(changed.members.is_empty());
-    let second = zones.join(joining(2)).await.expect("sits").into_inner();
-    guarded.logout(2, &sessions[1]).await.expect("logs out");
-    for gone in [first, second] {
-        let alive = v1::ZoneKeepAliveRequest {
-            peer_id: gone.peer_id,
-            lease_token: gone.lease_token,
-            version: 0,
-        };
-        assert_eq!(code(zones.keep_alive(alive).await), Code::Unauthenticated);
-    }
-    assert_eq!(guarded.locator.metric("vecino_zone_members").await, 0.0);
 }
 
 #[tokio::test]

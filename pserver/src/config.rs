@@ -25,6 +25,7 @@ use crate::{
     content::cache::Keep,
     download::provider_url,
     locate::{StrategyKind, central::account::Credentials},
+    upload::congestion::Congestion,
 };
 
 /// Everything the peer can be told.
@@ -58,6 +59,8 @@ pub struct Config {
     pub cache_limit: Option<u64>,
     /// Bytes a second sent to peers and clients.
     pub upload_limit: Option<u64>,
+    /// What connections go by while several peers are sent to.
+    pub congestion: Congestion,
     /// Bytes a second received from peers.
     pub download_limit: Option<u64>,
     /// As whom it logs in, where a locator asks for that.
@@ -181,6 +184,11 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "bytes a second sent to peers and clients, 10M for example",
     ),
     (
+        "CROWD_CONGESTION",
+        "loss",
+        "while several peers of a private network are sent to, where the system's TCP goes by BBR: loss (by CUBIC or Reno), or system (as it is)",
+    ),
+    (
         "DOWNLOAD_LIMIT",
         "(none)",
         "bytes a second received from peers",
@@ -227,6 +235,7 @@ struct Raw {
     cache_limit: Option<String>,
     upload_limit: Option<String>,
     download_limit: Option<String>,
+    crowd_congestion: Option<String>,
 }
 
 impl Config {
@@ -352,6 +361,12 @@ impl Config {
         };
         let upload_limit = rate(raw.upload_limit, "UPLOAD_LIMIT")?;
         let download_limit = rate(raw.download_limit, "DOWNLOAD_LIMIT")?;
+        let congestion = parse(
+            raw.crowd_congestion,
+            "CROWD_CONGESTION",
+            "loss or system",
+            Congestion::parse,
+        )?;
         Ok(Self {
             locators: endpoints(raw.url_request, "URL_Request")?,
             neighbours: endpoints(raw.url_peersu, "URL_PEERSU")?,
@@ -371,6 +386,7 @@ impl Config {
             keep: keep.unwrap_or_default(),
             cache_limit,
             upload_limit,
+            congestion: congestion.unwrap_or_default(),
             download_limit,
             rescan: RESCAN,
             log_filter: log_filter.unwrap_or_else(|| LOG_FILTER.to_owned()),
@@ -410,6 +426,7 @@ impl Config {
             ("KEEP", self.keep.as_str().to_owned()),
             ("CACHE_LIMIT", bytes(self.cache_limit)),
             ("UPLOAD_LIMIT", bytes(self.upload_limit)),
+            ("CROWD_CONGESTION", self.congestion.as_str().to_owned()),
             ("DOWNLOAD_LIMIT", bytes(self.download_limit)),
             (
                 "PEER_USER",

@@ -291,6 +291,7 @@ impl Server {
             events: events.clone(),
             metrics: metrics.clone(),
             upload_limit: Arc::new(Limiter::new(config.upload_limit)),
+            congestion: config.congestion,
             download_limit: Arc::new(Limiter::new(config.download_limit)),
             policy: Policy {
                 access: config.client_access,

@@ -83,7 +83,7 @@ impl Holders {
 
 impl Directory {
     /// Who holds it: most providers first. Of more than [`MAX_VARIANTS`] with as many providers, each
-    /// lookup answers others: nobody hides a variant for good by announcing as many others.
+    /// lookup answers others: who announces many others with no more providers hides none for good.
     pub async fn locate(&self, lookup: &Lookup) -> Result<Vec<Variant>, Error> {
         let now = self.clock.now();
         let only = lookup.provider.as_ref().map(|filter| match filter {

@@ -19,7 +19,7 @@ use crate::{
     },
     metrics::Metrics,
     neighbour::{checkup::Checkup, inbound::Inbound, probe::Probes, searched::Searched},
-    upload::Slots,
+    upload::{Slots, congestion::Congestion},
 };
 
 /// What all workers share.
@@ -59,6 +59,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// How fast content is sent to peers and clients.
     pub upload_limit: Arc<Limiter>,
+    /// What connections go by while several peers are sent to.
+    pub congestion: Congestion,
     /// How fast content is received from peers.
     pub download_limit: Arc<Limiter>,
     /// Who may do what.

@@ -38,6 +38,7 @@ fn a_wrong_value_is_named_with_what_is_accepted() {
         ("CACHE_LIMIT", "plenty"),
         ("UPLOAD_LIMIT", "1023"),
         ("UPLOAD_LIMIT", "10MB"),
+        ("CROWD_CONGESTION", "bbr"),
         ("DOWNLOAD_LIMIT", "1.5M"),
         ("DOWNLOAD_LIMIT", "16777216T"),
         ("PEER_USER", "ana"),
@@ -62,6 +63,7 @@ fn limits_are_read_and_printed_and_none_by_default() {
         ("KEEP", "never"),
         ("CACHE_LIMIT", "20 GiB"),
         ("UPLOAD_LIMIT", "1500K"),
+        ("CROWD_CONGESTION", "system"),
         ("DOWNLOAD_LIMIT", "2000000"),
     ])
     .expect("valid");
@@ -69,11 +71,13 @@ fn limits_are_read_and_printed_and_none_by_default() {
     assert_eq!(set.cache_limit, Some(20 << 30));
     assert_eq!(set.upload_limit, Some(1500 << 10));
     assert_eq!(set.download_limit, Some(2_000_000));
+    assert_eq!(unset.congestion, Congestion::Loss);
     let printed = set.print();
     for line in [
         "KEEP=never",
         "CACHE_LIMIT=20G",
         "UPLOAD_LIMIT=1500K",
+        "CROWD_CONGESTION=system",
         "DOWNLOAD_LIMIT=2000000",
     ] {
         assert!(printed.lines().any(|printed| printed == line), "{printed}");

@@ -10,7 +10,6 @@ use tokio::{net::TcpStream, time::timeout};
 use vecino_rest::{Digest, Name, piece::Layout};
 
 use super::{
-    congestion,
     connection::{Answered, ELSEWHERE, HERE, Sender},
     head::Request,
     sendfile,
@@ -74,7 +73,8 @@ impl Sender {
             sent.range = other;
         }
         if slot.is_one_of_many(asker.ip()) {
-            congestion::beside_others(stream, asker.ip());
+            let congestion = self.worker.shared.congestion;
+            congestion.beside_others(stream, asker.ip());
         }
         log::debug!("sends {offset} to {asker}");
         let content = Described {

@@ -4,7 +4,8 @@
 //! pieces of a crowd last a tenth of that, so each is sent at the rate that was free before, and the
 //! link idles in between (16 peers on links of 100 Mbit/s: 1.34 times the ideal time, 1.22 with CUBIC).
 //! Within a private network, where hardly a packet is lost but to a full queue, what goes by loss
-//! does better. Beyond it, and alone, a connection keeps what the administrator chose.
+//! does better. Beyond it a connection keeps what the administrator chose. A private network may reach
+//! far, over a VPN that loses packets: `CROWD_CONGESTION=system` is for that.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -14,13 +15,40 @@ use tokio::net::TcpStream;
 /// What goes by loss, the better one first; not everybody may choose the first.
 const BY_LOSS: [&str; 2] = ["cubic", "reno"];
 
-/// Prepares a connection to `asker`, while others are sent to as well. It stays so.
-pub(super) fn beside_others(stream: &TcpStream, asker: IpAddr) {
-    let is_by_model = || tcp_congestion(stream).is_ok_and(|name| name.starts_with("bbr"));
-    if is_private(asker.to_canonical()) && is_by_model() {
-        let mut choices = BY_LOSS.iter();
-        if !choices.any(|name| set_tcp_congestion(stream, name).is_ok()) {
-            log::debug!("no congestion control by loss for {asker}");
+/// What connections go by while several peers are sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// By loss, where the system's choice is BBR and the network is private.
+    #[default]
+    Loss,
+    /// By what the system chose.
+    System,
+}
+
+impl Congestion {
+    /// Reads the value of `CROWD_CONGESTION`.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Loss, Self::System]
+            .into_iter()
+            .find(|one| one.as_str() == text)
+    }
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::System => "system",
+        }
+    }
+
+    /// Prepares a connection to `asker`, while others are sent to as well. It stays so.
+    pub(super) fn beside_others(self, stream: &TcpStream, asker: IpAddr) {
+        let is_by_model = || tcp_congestion(stream).is_ok_and(|name| name.starts_with("bbr"));
+        if self == Self::Loss && is_private(asker.to_canonical()) && is_by_model() {
+            let mut choices = BY_LOSS.iter();
+            if !choices.any(|name| set_tcp_congestion(stream, name).is_ok()) {
+                log::debug!("no congestion control by loss for {asker}");
+            }
         }
     }
 }
@@ -74,7 +102,8 @@ mod tests {
         let system = name();
         // Where the kernel has no BBR, there is nothing to change.
         let has_bbr = set_tcp_congestion(&stream, "bbr").is_ok();
-        beside_others(&stream, "203.0.113.5".parse().expect("an address"));
+        Congestion::Loss.beside_others(&stream, "203.0.113.5".parse().expect("an address"));
+        Congestion::System.beside_others(&stream, address.ip());
         assert_eq!(
             name(),
             if has_bbr {
@@ -83,7 +112,7 @@ mod tests {
                 system.clone()
             }
         );
-        beside_others(&stream, address.ip());
+        Congestion::Loss.beside_others(&stream, address.ip());
         if has_bbr {
             assert!(BY_LOSS.contains(&name().as_str()), "{}", name());
         } else {

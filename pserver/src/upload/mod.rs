@@ -2,10 +2,10 @@
 //! ([`listener`], [`connection`]). A blob (`blob`) is for peers, who wait for their turn ([`slots`]); a
 //! file (`file`) is for clients, and may be on its way yet. Bytes go from the page cache to the socket
 //! ([`sendfile`]) as long as nobody but this peer can change them, or who receives them checks them; at
-//! which rate, the kernel decides (`congestion`).
+//! which rate, the kernel decides ([`congestion`]).
 
 mod blob;
-mod congestion;
+pub mod congestion;
 pub mod connection;
 mod file;
 pub mod head;

@@ -234,15 +234,16 @@ impl Cluster {
     ) -> Result<u64, StoreError> {
         let began = Instant::now();
         let deadline = began + WITHIN;
-        // In one pipeline, and on one connection however often it is tried: waiting is for what was
-        // changed on the same connection, and a script may find nothing to change when it runs again.
-        let mut connection = self.waiting.get();
         let mut pipeline = redis::pipe();
         pipeline.cmd("EVAL").arg(script.text).arg(1).arg(tag);
         pipeline.arg(arguments);
         let replicas = usize::from(self.has_replicas(tag, deadline).await?);
         let within_ms = u64::try_from(REPLICA_WITHIN.as_millis()).unwrap_or(u64::MAX);
         pipeline.cmd("WAIT").arg(replicas).arg(within_ms);
+        // In one pipeline, and on one connection however often it is tried: waiting is for what was
+        // changed on the same connection, and a script may find nothing to change when it runs again.
+        // It is taken last: asking for the replicas may have replaced a silent one.
+        let mut connection = self.waiting.get();
         loop {
             let answer = timeout_at(deadline, pipeline.query_async(&mut connection)).await;
             self.waiting.heard(&answer, began);

@@ -26,11 +26,14 @@ impl Copies {
             let count = &mut self.counts[piece];
             *count = if is_set { *count + 1 } else { *count - 1 };
         }
+        if now.is_some() && self.counts.is_empty() {
+            self.counts.push(0);
+        }
         self.providers += usize::from(now.is_some());
         self.providers -= usize::from(before.is_some());
     }
 
-    /// How many have each piece, as far as anybody does; empty when nobody counts.
+    /// How many have each piece, as far as anybody does; empty when nobody counts, and only then.
     pub(super) fn of_pieces(&self) -> &[u16] {
         if self.providers == 0 {
             &[]
@@ -69,7 +72,7 @@ mod tests {
                     prop_assert_eq!(usize::from(count.unwrap_or(0)), holding(piece));
                 }
                 let is_nobody = providers.iter().all(Option::is_none);
-                prop_assert!(!is_nobody || copies.of_pieces().is_empty());
+                prop_assert_eq!(is_nobody, copies.of_pieces().is_empty());
             }
         }
     }

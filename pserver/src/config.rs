@@ -184,14 +184,14 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
         "bytes a second sent to peers and clients, 10M for example",
     ),
     (
-        "CROWD_CONGESTION",
-        "loss",
-        "while several peers of a private network are sent to, where the system's TCP goes by BBR: loss (by CUBIC or Reno), or system (as it is)",
-    ),
-    (
         "DOWNLOAD_LIMIT",
         "(none)",
         "bytes a second received from peers",
+    ),
+    (
+        "CONGESTION",
+        "loss",
+        "of TCP, where the system's is BBR (sysctl net.ipv4.tcp_congestion_control): loss (CUBIC or Reno within this machine, and while several peers of a private network are sent to), or system (as it is)",
     ),
     (
         "PEER_USER",
@@ -235,7 +235,7 @@ struct Raw {
     cache_limit: Option<String>,
     upload_limit: Option<String>,
     download_limit: Option<String>,
-    crowd_congestion: Option<String>,
+    congestion: Option<String>,
 }
 
 impl Config {
@@ -362,8 +362,8 @@ impl Config {
         let upload_limit = rate(raw.upload_limit, "UPLOAD_LIMIT")?;
         let download_limit = rate(raw.download_limit, "DOWNLOAD_LIMIT")?;
         let congestion = parse(
-            raw.crowd_congestion,
-            "CROWD_CONGESTION",
+            raw.congestion,
+            "CONGESTION",
             "loss or system",
             Congestion::parse,
         )?;
@@ -426,8 +426,8 @@ impl Config {
             ("KEEP", self.keep.as_str().to_owned()),
             ("CACHE_LIMIT", bytes(self.cache_limit)),
             ("UPLOAD_LIMIT", bytes(self.upload_limit)),
-            ("CROWD_CONGESTION", self.congestion.as_str().to_owned()),
             ("DOWNLOAD_LIMIT", bytes(self.download_limit)),
+            ("CONGESTION", self.congestion.as_str().to_owned()),
             (
                 "PEER_USER",
                 self.credentials

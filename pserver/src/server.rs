@@ -421,6 +421,7 @@ fn serve(
         .shutdown_timeout(DRAIN.as_secs())
         .disable_signals();
     let shutting_down = builder.graceful_shutdown_signal();
+    let system_choice = shared.congestion.listening(&listener);
     let server = builder.listen("rest", listener, move || {
         let worker = web::Data::new(worker(shared.clone(), links.clone()));
         let app = App::new().app_data(worker.clone());
@@ -445,6 +446,7 @@ fn serve(
             .tcp();
         let sender = Sender {
             worker,
+            system_choice: system_choice.clone(),
             silent: (HEAD_WITHIN, SERVER_KEEP_ALIVE),
             unread: UNREAD_FOR,
             stopping: stopping.clone(),

@@ -38,7 +38,7 @@ fn a_wrong_value_is_named_with_what_is_accepted() {
         ("CACHE_LIMIT", "plenty"),
         ("UPLOAD_LIMIT", "1023"),
         ("UPLOAD_LIMIT", "10MB"),
-        ("CROWD_CONGESTION", "bbr"),
+        ("CONGESTION", "bbr"),
         ("DOWNLOAD_LIMIT", "1.5M"),
         ("DOWNLOAD_LIMIT", "16777216T"),
         ("PEER_USER", "ana"),
@@ -63,7 +63,7 @@ fn limits_are_read_and_printed_and_none_by_default() {
         ("KEEP", "never"),
         ("CACHE_LIMIT", "20 GiB"),
         ("UPLOAD_LIMIT", "1500K"),
-        ("CROWD_CONGESTION", "system"),
+        ("CONGESTION", "system"),
         ("DOWNLOAD_LIMIT", "2000000"),
     ])
     .expect("valid");
@@ -77,7 +77,7 @@ fn limits_are_read_and_printed_and_none_by_default() {
         "KEEP=never",
         "CACHE_LIMIT=20G",
         "UPLOAD_LIMIT=1500K",
-        "CROWD_CONGESTION=system",
+        "CONGESTION=system",
         "DOWNLOAD_LIMIT=2000000",
     ] {
         assert!(printed.lines().any(|printed| printed == line), "{printed}");

@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use super::{
+    congestion::SystemChoice,
     head::{self, MAX_HEAD, Request, Sent, Target},
     sendfile,
 };
@@ -42,6 +43,8 @@ const CHUNK: u64 = 1 << 20;
 pub struct Sender {
     /// What there is.
     pub worker: web::Data<Worker>,
+    /// How TCP finds its rate beyond the machine.
+    pub system_choice: SystemChoice,
     /// How long a client may be silent before its first request, and between two.
     pub silent: (Duration, Duration),
     /// How long it may read nothing.
@@ -115,6 +118,10 @@ impl Sender {
         let unread = u32::try_from(self.unread.as_millis()).unwrap_or(u32::MAX);
         if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, unread) {
             log::debug!("TCP_USER_TIMEOUT: {error}");
+        }
+        if let (Ok(asker), Ok(own)) = (stream.peer_addr(), stream.local_addr()) {
+            self.system_choice
+                .beyond_the_machine(stream, asker.ip(), own.ip());
         }
     }
 

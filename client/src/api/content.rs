@@ -11,11 +11,15 @@ use awc::{
         header::{self, HeaderMap},
     },
 };
-use bytes::Bytes;
-use futures_util::StreamExt;
+use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt, StreamExt};
 use vecino_rest::{Digest, PeerUrl, route};
 
 use super::{ApiError, SILENCE_TIMEOUT};
+
+/// Bytes that are taken together at most: hashing and writing them one by one, as they come from
+/// the socket, costs twice as much.
+const BLOCK: usize = 256 << 10;
 
 /// From where to go on, and with which content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub(crate) struct Content {
     origin: PeerUrl,
     remaining: Option<u64>,
     response: ClientResponse,
+    /// How it ended, right behind the bytes that were given out last.
+    ended: Option<Result<(), ApiError>>,
 }
 
 impl Content {
@@ -69,7 +75,30 @@ impl Content {
             remaining,
             origin,
             response,
+            ended: None,
         })
+    }
+
+    /// The next bytes, and those that are there already behind them; `None` after the last.
+    pub(crate) async fn block(&mut self) -> Result<Option<Bytes>, ApiError> {
+        if let Some(ended) = self.ended.take() {
+            return ended.map(|()| None);
+        }
+        let Some(first) = self.chunk().await? else {
+            return Ok(None);
+        };
+        let mut block = BytesMut::from(first);
+        while block.len() < BLOCK {
+            match self.chunk().now_or_never() {
+                Some(Ok(Some(chunk))) => block.extend_from_slice(&chunk),
+                Some(ended) => {
+                    self.ended = Some(ended.map(|_| ()));
+                    break;
+                }
+                None => break,
+            }
+        }
+        Ok(Some(block.freeze()))
     }
 
     /// The next bytes; `None` after the last.

@@ -71,6 +71,9 @@ pub(crate) const PAGE: u32 = 1000;
 /// The own peer.
 pub(crate) struct Api {
     http: Client,
+    /// For content alone: a peer sends it from the page cache, but for a connection on which it was
+    /// asked for something else before.
+    content: Client,
     peer: PeerUrl,
     token: Option<String>,
 }
@@ -89,19 +92,12 @@ pub(crate) struct Wanted {
 impl Api {
     /// Talks to `peer`, with `token` where there is one.
     pub(crate) fn new(peer: PeerUrl, token: Option<String>) -> Self {
-        let connector = Connector::new()
-            .timeout(CONNECT_TIMEOUT)
-            .conn_keep_alive(KEEP_ALIVE);
-        let http = Client::builder()
-            .connector(connector)
-            .disable_redirects()
-            .disable_timeout()
-            .add_default_header((
-                header::USER_AGENT,
-                concat!("vecino-client/", env!("CARGO_PKG_VERSION")),
-            ))
-            .finish();
-        Self { http, peer, token }
+        Self {
+            http: connections(),
+            content: connections(),
+            peer,
+            token,
+        }
     }
 
     /// The own peer's address.
@@ -253,7 +249,7 @@ impl Api {
         let from = wanted.from.as_ref().map(PeerRef::to_string);
         let query = [("digest", digest.as_deref()), ("from", from.as_deref())];
         let request = with_query(
-            self.own(self.http.get(self.url(&route::file(&wanted.name)))),
+            self.own(self.content.get(self.url(&route::file(&wanted.name)))),
             &query,
         )?;
         let response = self
@@ -308,7 +304,7 @@ impl Api {
     ) -> Result<Content, ApiError> {
         let url = format!("{provider}{}{}", frozen::DOWNLOAD, name.to_url_path());
         let response = self
-            .send_for_content(provider, self.http.get(url), resume)
+            .send_for_content(provider, self.content.get(url), resume)
             .await?;
         Content::new(provider.clone(), response)
     }
@@ -552,6 +548,21 @@ impl Api {
         }
         Ok(body)
     }
+}
+/// Connections that are kept for a while.
+fn connections() -> Client {
+    let connector = Connector::new()
+        .timeout(CONNECT_TIMEOUT)
+        .conn_keep_alive(KEEP_ALIVE);
+    Client::builder()
+        .connector(connector)
+        .disable_redirects()
+        .disable_timeout()
+        .add_default_header((
+            header::USER_AGENT,
+            concat!("vecino-client/", env!("CARGO_PKG_VERSION")),
+        ))
+        .finish()
 }
 
 fn with_query(request: ClientRequest, query: &impl Serialize) -> Result<ClientRequest, ApiError> {

@@ -349,17 +349,17 @@ impl Order<'_> {
         sink: &mut Sink,
     ) -> Result<Option<ApiError>, Failure> {
         loop {
-            match content.chunk().await {
-                Ok(Some(chunk)) => {
-                    self.limiter.pay(chunk.len()).await;
-                    let skipped = chunk.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
+            match content.block().await {
+                Ok(Some(block)) => {
+                    self.limiter.pay(block.len()).await;
+                    let skipped = block.len().min(usize::try_from(skip).unwrap_or(usize::MAX));
                     skip -= skipped as u64;
-                    let chunk = &chunk[skipped..];
-                    if chunk.is_empty() {
+                    let block = &block[skipped..];
+                    if block.is_empty() {
                         continue;
                     }
-                    sink.write(chunk).await?;
-                    self.observer.advance(chunk.len() as u64);
+                    sink.write(block).await?;
+                    self.observer.advance(block.len() as u64);
                     self.observer.kept(sink.kept());
                 }
                 Ok(None) if skip > 0 => {

@@ -17,10 +17,6 @@ use vecino_rest::{Digest, PeerUrl, route};
 
 use super::{ApiError, SILENCE_TIMEOUT};
 
-/// Bytes that are taken together at most: hashing and writing them one by one, as they come from
-/// the socket, costs twice as much.
-const BLOCK: usize = 256 << 10;
-
 /// From where to go on, and with which content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Resume {
@@ -79,8 +75,9 @@ impl Content {
         })
     }
 
-    /// The next bytes, and those that are there already behind them; `None` after the last.
-    pub(crate) async fn block(&mut self) -> Result<Option<Bytes>, ApiError> {
+    /// The next bytes, and those that are there already behind them until there are `enough`;
+    /// `None` after the last.
+    pub(crate) async fn block(&mut self, enough: usize) -> Result<Option<Bytes>, ApiError> {
         if let Some(ended) = self.ended.take() {
             return ended.map(|()| None);
         }
@@ -88,7 +85,7 @@ impl Content {
             return Ok(None);
         };
         let mut block = BytesMut::from(first);
-        while block.len() < BLOCK {
+        while block.len() < enough {
             match self.chunk().now_or_never() {
                 Some(Ok(Some(chunk))) => block.extend_from_slice(&chunk),
                 Some(ended) => {

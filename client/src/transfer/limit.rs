@@ -93,6 +93,15 @@ impl Limiter {
         }
     }
 
+    /// Bytes that are worth taking at once, of at most `most`: what passes in a burst.
+    pub(crate) fn at_once(&self, most: usize) -> usize {
+        let Some(bucket) = &self.bucket else {
+            return most;
+        };
+        let burst = u128::from(bucket.borrow().rate.0) * BURST.as_millis() / 1000;
+        usize::try_from(burst).map_or(most, |burst| burst.min(most))
+    }
+
     /// Waits until `bytes`, which were taken, are paid for.
     pub(crate) async fn pay(&self, bytes: usize) {
         let Some(bucket) = &self.bucket else {
@@ -199,6 +208,15 @@ mod tests {
         #[test]
         fn no_text_makes_the_parser_panic(text in "\\PC{0,12}|[0-9]{0,22}[kKmMgG]?") {
             let _ = rate(&text);
+        }
+    }
+
+    #[test]
+    fn no_more_is_taken_at_once_than_passes_in_a_burst() {
+        assert_eq!(Limiter::new(None).at_once(1000), 1000);
+        for (rate, expected) in [("1K", 102), ("5K", 512), ("1M", 1000)] {
+            let limiter = Limiter::new(Some(rate.parse().expect(rate)));
+            assert_eq!(limiter.at_once(1000), expected, "{rate}");
         }
     }
 }

@@ -26,6 +26,9 @@ use crate::{
     failure::{Failure, Kept},
 };
 
+/// Bytes that are taken together at most: hashing and writing them one by one, as they come from
+/// the socket, costs twice as much.
+const BLOCK: usize = 256 << 10;
 /// How often a content that broke is asked for again, for the rest of it.
 const MAX_RETRIES: u32 = 4;
 /// How long to wait before the first of them; doubled for each further one.
@@ -348,8 +351,9 @@ impl Order<'_> {
         mut skip: u64,
         sink: &mut Sink,
     ) -> Result<Option<ApiError>, Failure> {
+        let at_once = self.limiter.at_once(BLOCK);
         loop {
-            match content.block().await {
+            match content.block(at_once).await {
                 Ok(Some(block)) => {
                     self.limiter.pay(block.len()).await;
                     let skipped = block.len().min(usize::try_from(skip).unwrap_or(usize::MAX));

@@ -126,7 +126,7 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     (
         "URL_Request",
         "(none)",
-        "the locator, host:port; several with commas: registered at each, asked in order",
+        "the locator, host:port; several with commas: those that share a cluster share the lookups, others are asked in order",
     ),
     ("PORT", "80", "REST port"),
     (

@@ -68,10 +68,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     );
     let mut server = Server::bind(config).await?;
     tokio::select! {
-        ended = server.join() => ended?,
-        _ = term.recv() => server.shutdown().await,
-        _ = int.recv() => server.shutdown().await,
+        ended = server.join() => return Ok(ended?),
+        _ = term.recv() => log::info!("SIGTERM: shutting down"),
+        _ = int.recv() => log::info!("SIGINT: shutting down"),
     }
+    server.shutdown().await;
     Ok(())
 }
 

@@ -71,8 +71,8 @@ pub(crate) const PAGE: u32 = 1000;
 /// The own peer.
 pub(crate) struct Api {
     http: Client,
-    /// For content alone: a peer sends it from the page cache, but for a connection on which it was
-    /// asked for something else before.
+    /// For content alone: a peer sends what is still coming in from the page cache, but not over a
+    /// connection on which it was asked for something else before (the rest of a content counts).
     content: Client,
     peer: PeerUrl,
     token: Option<String>,

@@ -2,8 +2,8 @@
 //! own peer slows down with its reader, and the providers with it.
 //!
 //! Invariant: over any span of time no more passes than the rate allows for it, but for one burst
-//! and one chunk a content. Each content pays for its chunk before it takes the next one, in the
-//! order of arrival: that shares the rate fairly.
+//! and one block a content, of a burst and a chunk at most. Each content pays for its block before it
+//! takes the next one, in the order of arrival: that shares the rate fairly.
 
 use std::{cell::RefCell, fmt, str::FromStr, time::Duration};
 

@@ -126,6 +126,14 @@ impl Sink {
         }
     }
 
+    /// Waits until what came is where it belongs: the program may end here.
+    async fn flush(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::File(_) => Ok(()),
+            Self::Stream(stream) => stream.flush().await,
+        }
+    }
+
     fn digest(&self) -> Digest {
         match self {
             Self::File(part) => part.digest(),
@@ -373,7 +381,10 @@ impl Order<'_> {
                     }));
                 }
                 Ok(None) => return Ok(None),
-                Err(cause) => return Ok(Some(cause)),
+                Err(cause) => {
+                    sink.flush().await?;
+                    return Ok(Some(cause));
+                }
             }
         }
     }

@@ -75,13 +75,18 @@ impl Stream {
         Ok(())
     }
 
-    /// Waits until all of it is written; the path, where it has one.
-    pub(super) async fn finish(mut self) -> Result<Option<PathBuf>, Failure> {
+    /// Waits until all that came is written.
+    pub(super) async fn flush(&mut self) -> Result<(), Failure> {
         let flushed = match &mut self.pipe {
             Pipe::Stdout(stdout) => stdout.flush().await,
             Pipe::File(_, file) => file.flush().await,
         };
-        flushed.map_err(|error| self.failed(error))?;
+        flushed.map_err(|error| self.failed(error))
+    }
+
+    /// The same for all there is; the path, where it has one.
+    pub(super) async fn finish(mut self) -> Result<Option<PathBuf>, Failure> {
+        self.flush().await?;
         Ok(match self.pipe {
             Pipe::Stdout(_) => None,
             Pipe::File(path, _) => Some(path),

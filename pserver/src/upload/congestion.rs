@@ -12,11 +12,11 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr, TcpListener},
-    os::fd::AsFd,
     sync::Arc,
 };
 
 use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
 
 /// What goes by loss, the better one first; not everybody may choose the first.
@@ -51,8 +51,17 @@ impl Congestion {
     /// Prepares a listener: its connections go by loss from their first byte on. One that leaves
     /// the machine is to be given back what the system chose.
     pub fn listening(self, listener: &TcpListener) -> SystemChoice {
-        let model = self.instead_of_a_model(listener);
-        SystemChoice(model.map(Arc::from))
+        let system = tcp_congestion(listener).ok();
+        let Some(system) = system.filter(|name| self == Self::Loss && is_a_model(name)) else {
+            return SystemChoice::default();
+        };
+        let mut choices = BY_LOSS.into_iter();
+        let choice = choices.find(|loss| may_choose(&[loss, &system]));
+        let choice = choice.filter(|loss| set_tcp_congestion(listener, loss).is_ok());
+        if choice.is_none() {
+            log::debug!("no congestion control by loss instead of {system}");
+        }
+        SystemChoice(choice.map(|loss| (loss, system.into())))
     }
 
     /// Prepares a connection to `asker`, while others are sent to as well. It stays so.
@@ -62,34 +71,50 @@ impl Congestion {
         }
     }
 
-    /// The model that `socket` went by, if it did and goes by loss now.
-    fn instead_of_a_model(self, socket: impl AsFd) -> Option<String> {
-        let model = tcp_congestion(&socket).ok();
-        let model = model.filter(|name| self == Self::Loss && name.starts_with("bbr"))?;
-        let mut choices = BY_LOSS.iter();
-        if !choices.any(|name| set_tcp_congestion(&socket, name).is_ok()) {
-            log::debug!("no congestion control by loss for {:?}", socket.as_fd());
-            return None;
+    fn instead_of_a_model(self, stream: &TcpStream) {
+        let is_by_model = || tcp_congestion(stream).is_ok_and(|name| is_a_model(&name));
+        if self == Self::Loss && is_by_model() {
+            let mut choices = BY_LOSS.iter();
+            if !choices.any(|name| set_tcp_congestion(stream, name).is_ok()) {
+                log::debug!("no congestion control by loss for {stream:?}");
+            }
         }
-        Some(model)
     }
 }
 
-/// What the system chose, where the connections of a listener begin with something else. Once a
-/// connection went by BBR, it would keep its timers.
+/// What the system chose, where the connections of a listener begin with something else, and with
+/// what. Once a connection went by BBR, it would keep its timers.
 #[derive(Debug, Clone, Default)]
-pub struct SystemChoice(Option<Arc<str>>);
+pub struct SystemChoice(Option<(&'static str, Arc<str>)>);
 
 impl SystemChoice {
-    /// Gives it back to a connection from `asker` to `own`, unless these are of one machine.
+    /// Gives it back to a connection from `asker` to `own`, unless these are of one machine. What a
+    /// route of the administrator's chose stays.
     pub(super) fn beyond_the_machine(&self, stream: &TcpStream, asker: IpAddr, own: IpAddr) {
         let is_within = asker == own || asker.to_canonical().is_loopback();
-        if let Some(choice) = self.0.as_deref().filter(|_| !is_within)
-            && let Err(error) = set_tcp_congestion(stream, choice)
+        if let Some((loss, system)) = self.0.as_ref().filter(|_| !is_within)
+            && tcp_congestion(stream).is_ok_and(|name| name == *loss)
+            && let Err(error) = set_tcp_congestion(stream, system)
         {
-            log::debug!("{choice} for {asker}: {error}");
+            log::debug!("{system} for {asker}: {error}");
         }
     }
+}
+
+fn is_a_model(name: &str) -> bool {
+    name.starts_with("bbr")
+}
+
+/// Whether this process may choose each of `names`, whatever a new socket goes by: the last of
+/// them may be just that, and choosing it again would tell nothing.
+fn may_choose(names: &[&str; 2]) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None);
+    let choose = |socket| {
+        names
+            .iter()
+            .all(|name| set_tcp_congestion(&socket, name).is_ok())
+    };
+    socket.is_ok_and(choose)
 }
 
 /// Whether an address is of a network that is not the Internet.
@@ -130,6 +155,36 @@ mod tests {
         }
     }
 
+    fn connection(listener: &TcpListener) -> (std::net::TcpStream, TcpStream) {
+        let client = std::net::TcpStream::connect(listener.local_addr().expect("bound"));
+        let (stream, _) = listener.accept().expect("a connection");
+        stream.set_nonblocking(true).expect("a socket");
+        let stream = TcpStream::from_std(stream).expect("a socket");
+        (client.expect("connected"), stream)
+    }
+
+    #[tokio::test]
+    async fn what_the_listener_had_changed_is_given_back_and_nothing_else() {
+        let [near, far]: [IpAddr; 2] =
+            ["127.0.0.1", "203.0.113.5"].map(|text| text.parse().expect(text));
+        // Everybody may choose it; what the system chose stands for the model.
+        let loss = "reno";
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let system = tcp_congestion(&listener).expect("it has one");
+        assert!(may_choose(&[loss, &system]) && !may_choose(&["nothing", &system]));
+        set_tcp_congestion(&listener, loss).expect("reno");
+        let choice = SystemChoice(Some((loss, system.as_str().into())));
+        let (_client, stream) = connection(&listener);
+        let name = || tcp_congestion(&stream).expect("it has one");
+        choice.beyond_the_machine(&stream, near, near);
+        assert_eq!(name(), loss);
+        let other = SystemChoice(Some(("cubic", system.as_str().into())));
+        other.beyond_the_machine(&stream, far, near);
+        assert_eq!(name(), loss);
+        choice.beyond_the_machine(&stream, far, near);
+        assert_eq!(name(), system);
+    }
+
     #[tokio::test]
     async fn a_model_gives_way_to_loss_within_the_machine_and_in_a_crowd_of_a_private_network() {
         let [loopback, private, far]: [IpAddr; 3] =
@@ -149,10 +204,7 @@ mod tests {
             let has_bbr = set_tcp_congestion(&listener, "bbr").is_ok();
             let before = tcp_congestion(&listener).expect("it has one");
             let system = chosen.listening(&listener);
-            let client = std::net::TcpStream::connect(listener.local_addr().expect("bound"));
-            let (stream, _) = listener.accept().expect("a connection");
-            stream.set_nonblocking(true).expect("a socket");
-            let stream = TcpStream::from_std(stream).expect("a socket");
+            let (_client, stream) = connection(&listener);
             system.beyond_the_machine(&stream, asker, own);
             if in_a_crowd {
                 chosen.beside_others(&stream, asker);
@@ -166,7 +218,6 @@ mod tests {
             } else {
                 assert_eq!(name, before, "{chosen:?} {asker}");
             }
-            drop(client);
         }
     }
 }

@@ -93,7 +93,7 @@ def estimate(options):
     """Seconds that it will take, roughly; printed before it begins."""
     gib, runs = options.size / (1 << 30), options.runs
     seconds = 10.0 * gib if {"0", "1", "2"} & set(options.only) else 0.0
-    for number, each in (("0", 6 * gib), ("1", 20 * gib + 21), ("2", 8 * gib + 9), ("3", options.files / 300)):
+    for number, each in (("0", 6 * gib), ("1", 20 * gib + 35), ("2", 8 * gib + 15), ("3", options.files / 300)):
         seconds += each * runs if number in options.only else 0
     for file in options.crowd_size if "4" in options.only else []:
         ideal, large = file * 8 / (options.mbit * 1e6), file > crowd.LARGE_BYTES

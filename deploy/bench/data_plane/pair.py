@@ -14,9 +14,9 @@ CLIENTS = (1, 4)
 BITTORRENT_WITHIN_SECONDS = 600
 # Files of the size measured that are written and deleted before each sample.
 BALLAST = 2
-# A virtual machine gives what is free back to its host after two seconds; what is freed meanwhile goes
-# along. Nothing is freed for so long before the ballast.
-SETTLE_SECONDS = 3
+# A virtual machine gives what is free back to its host, in rounds of two seconds; what is freed meanwhile
+# goes along. Nothing is freed for so long before the ballast.
+SETTLE_SECONDS = 5
 ZEROES = bytes(CHUNK)
 
 

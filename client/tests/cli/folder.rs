@@ -198,7 +198,8 @@ fn many_files_cost_one_request_each_over_few_connections() {
     assert!(seen.iter().all(|seen| seen.method == "GET"));
     assert_eq!(seen.len(), FILES + FILES.div_ceil(PAGE) + 1);
     let connections: BTreeSet<_> = seen.iter().map(|seen| seen.from.unwrap()).collect();
-    assert!(connections.len() <= 8, "{}", connections.len());
+    // Eight for content, and those for the pages.
+    assert!(connections.len() <= 10, "{}", connections.len());
 }
 
 #[test]

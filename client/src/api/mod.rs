@@ -549,6 +549,7 @@ impl Api {
         Ok(body)
     }
 }
+
 /// Connections that are kept for a while.
 fn connections() -> Client {
     let connector = Connector::new()

@@ -24,6 +24,7 @@ use crate::{
     grpc::{ACCEPT_PAUSE, MAX_ANNOUNCES_PER_CONNECTION},
     metrics::{Metrics, Open},
     throttle::Throttle,
+    turns::Turns,
 };
 
 /// Open connections at most.
@@ -90,11 +91,14 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    /// The connection on the current runtime, which keeps `share` while it is open.
-    pub(crate) fn here(self, share: Arc<()>) -> io::Result<Connection> {
+    /// The connection on the current runtime, whose turns are `turns`; it keeps `share` while it is
+    /// open.
+    pub(crate) fn here(self, share: Arc<()>, turns: Arc<Turns>) -> io::Result<Connection> {
         Ok(Connection {
             socket: TcpStream::from_std(self.socket)?,
             silence: Some(Box::pin(tokio::time::sleep(FIRST_BYTES_WITHIN))),
+            end: None,
+            turns,
             _open: self.open,
             _permit: self.permit,
             _share: share,
@@ -107,10 +111,18 @@ pub(crate) struct Connection {
     socket: TcpStream,
     /// Runs until the first bytes come.
     silence: Option<Pin<Box<Sleep>>>,
+    end: Option<End>,
+    turns: Arc<Turns>,
     _open: Open,
     _permit: OwnedSemaphorePermit,
     /// Counts for the thread that has it.
     _share: Arc<()>,
+}
+
+/// That there is nothing more to be read, which is told in its turn.
+struct End {
+    read: io::Result<()>,
+    turn: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 /// What a call knows of its connection.
@@ -120,6 +132,8 @@ pub(crate) struct Origin {
     pub(crate) addr: Option<SocketAddr>,
     /// Places for Announce streams.
     pub(crate) announces: Arc<Semaphore>,
+    /// The turns of the thread that has it.
+    pub(crate) turns: Arc<Turns>,
 }
 
 impl Origin {
@@ -132,6 +146,28 @@ impl Origin {
     }
 }
 
+impl Connection {
+    /// Reads, or ends what stays silent.
+    fn poll_socket(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        match &mut self.silence {
+            Some(silence) if read.is_pending() => {
+                ready!(silence.as_mut().poll(context));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            Some(_) => {
+                self.silence = None;
+                read
+            }
+            None => read,
+        }
+    }
+}
+
 impl Connected for Connection {
     type ConnectInfo = Origin;
 
@@ -139,6 +175,7 @@ impl Connected for Connection {
         Origin {
             addr: self.socket.peer_addr().ok(),
             announces: Arc::new(Semaphore::new(MAX_ANNOUNCES_PER_CONNECTION)),
+            turns: self.turns.clone(),
         }
     }
 }
@@ -150,18 +187,25 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let read = Pin::new(&mut this.socket).poll_read(context, buffer);
-        match &mut this.silence {
-            Some(silence) if read.is_pending() => {
-                ready!(silence.as_mut().poll(context));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        if this.end.is_none() {
+            let room = buffer.remaining();
+            match this.poll_socket(context, buffer) {
+                Poll::Ready(Ok(())) if buffer.remaining() < room || room == 0 => {
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(read) => {
+                    let turns = this.turns.clone();
+                    let turn = Box::pin(async move { turns.next().await });
+                    this.end = Some(End { read, turn });
+                }
+                Poll::Pending => return Poll::Pending,
             }
-            Some(_) => {
-                this.silence = None;
-                read
-            }
-            None => read,
         }
+        if let Some(end) = &mut this.end {
+            ready!(end.turn.as_mut().poll(context));
+        }
+        // Who reads on after that asks the socket again.
+        Poll::Ready(this.end.take().map_or(Ok(()), |end| end.read))
     }
 }
 
@@ -192,5 +236,39 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.socket.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_are_told_at_once_and_the_end_in_its_turn() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
+        let addr = listener.local_addr().expect("is bound");
+        let acceptor = Acceptor::new(listener, Arc::new(Metrics::new()));
+        let mut client = TcpStream::connect(addr).await.expect("connects");
+        let accepted = acceptor.accept().await;
+        let turns = Turns::new();
+        let mut connection = accepted.here(Arc::default(), turns.clone()).expect("is");
+        // All of this round: nobody gives new ones.
+        while turns.next().now_or_never().is_some() {}
+
+        client.write_all(b"bytes").await.expect("is sent");
+        drop(client);
+        let mut read = [0; 5];
+        connection.read_exact(&mut read).await.expect("is read");
+        assert_eq!(&read, b"bytes");
+        connection.socket.readable().await.expect("has ended");
+        let mut rest = Vec::new();
+        let mut end = std::pin::pin!(connection.read_to_end(&mut rest));
+        assert!(end.as_mut().now_or_never().is_none());
+        let giving = turns.clone();
+        tokio::spawn(async move { giving.run().await });
+        assert_eq!(end.await.expect("ends"), 0);
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod account;
 pub mod archive;
+mod behind;
 pub mod cli;
 pub mod command;
 pub mod config;
@@ -22,6 +23,7 @@ mod serving;
 pub mod store;
 mod summary;
 mod throttle;
+mod turns;
 pub mod zone;
 
 pub use config::Config;

@@ -26,6 +26,7 @@ use vecino_grpc::{
 
 use crate::{
     account::{self, Accounts, Disagreement},
+    behind,
     config::{Config, Listen},
     control::{self, Control, ControlError},
     directory::{Directory, sharing, sweep},
@@ -122,6 +123,7 @@ pub struct Server {
     grpc: JoinHandle<Result<(), transport::Error>>,
     health: tonic_health::server::HealthReporter,
     store: Arc<dyn Store>,
+    _behind: behind::Threads,
     /// Sweeper and HTTP; aborted when dropped.
     background: JoinSet<()>,
 }
@@ -214,11 +216,13 @@ impl Server {
                 .set_service_status(service, ServingStatus::Serving)
                 .await;
         }
+        let behind = behind::Threads::start().map_err(ServerError::Threads)?;
         let service = DirectoryService::new(
             directory.clone(),
             accounts.clone(),
             metrics.clone(),
             closed.clone(),
+            behind.handle(),
         );
         let reflection = || {
             tonic_reflection::server::Builder::configure()
@@ -312,6 +316,7 @@ impl Server {
             grpc,
             health,
             store,
+            _behind: behind,
             background: JoinSet::new(),
         })
     }

@@ -29,6 +29,7 @@ use crate::{
     connections::{Accepted, Acceptor},
     grpc::Calls,
     metrics::Metrics,
+    turns::Turns,
 };
 
 /// Longest time for calls to end when the locator shuts down.
@@ -135,8 +136,13 @@ async fn serve(
     dealt: mpsc::UnboundedReceiver<Dealt>,
     closing: watch::Receiver<bool>,
 ) -> Result<(), transport::Error> {
-    let incoming =
-        UnboundedReceiverStream::new(dealt).map(|(accepted, share)| accepted.here(share));
+    let turns = Turns::new();
+    let running = turns.clone();
+    tokio::spawn(async move { running.run().await });
+    let incoming = UnboundedReceiverStream::new(dealt).then(|(accepted, share)| async {
+        turns.next().await;
+        accepted.here(share, turns.clone())
+    });
     let end = closed(closing.clone());
     tokio::select! {
         ended = transport.serve_with_incoming_shutdown(calls, incoming, end) => ended,

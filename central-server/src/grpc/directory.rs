@@ -12,6 +12,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     account::{Accounts, Admission},
+    behind::there,
     connections::Origin,
     directory::{Begun, Directory, Durable, search::Query},
     metrics::{Lookup, Metrics, Outcome, StreamKind, count},
@@ -35,21 +37,25 @@ pub(crate) struct DirectoryService {
     accounts: Arc<Accounts>,
     metrics: Arc<Metrics>,
     closing: watch::Receiver<bool>,
+    behind: Handle,
 }
 
 impl DirectoryService {
-    /// `closing` becomes true when the locator shuts down.
+    /// `closing` becomes true when the locator shuts down; what lookups go before is done `behind`
+    /// them.
     pub(crate) fn new(
         directory: Arc<Directory>,
         accounts: Arc<Accounts>,
         metrics: Arc<Metrics>,
         closing: watch::Receiver<bool>,
+        behind: Handle,
     ) -> Self {
         Self {
             directory,
             accounts,
             metrics,
             closing,
+            behind,
         }
     }
 
@@ -236,8 +242,12 @@ impl Service for DirectoryService {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
-        let observed = origin(&request)?.ip()?;
+        let origin = origin(&request)?;
+        let (observed, turns) = (origin.ip()?, origin.turns.clone());
+        turns.next().await;
         let registered = self.register_peer(request.into_inner(), observed).await;
+        // Many are registered in one commit.
+        turns.next().await;
         count(&self.metrics.registrations, &registered);
         registered.map(Response::new)
     }
@@ -301,7 +311,8 @@ impl Service for DirectoryService {
                 count(&metrics.announce_batches, &answer);
                 answer
             });
-        Ok(Response::new(fused(answers).boxed()))
+        let answers = there(&self.behind, fused(answers));
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn deregister(

@@ -20,9 +20,8 @@ use redb::ReadOnlyTable;
 use super::{
     published::Published,
     read::{Snapshot, engine},
-    writer::give_way,
 };
-use crate::store::StoreError;
+use crate::{behind::give_way, store::StoreError};
 
 /// Rows of one step: some tens of pages.
 const ROWS: usize = 128;

@@ -27,6 +27,7 @@ use super::{
     schema::{Counters, Keys},
 };
 use crate::{
+    behind::give_way,
     metrics::StoreMetrics,
     store::{
         Account, Change, Expect, Forgotten, PeerNo, PeerRow, Registered, StoreError, TokenHash,
@@ -43,8 +44,6 @@ const QUEUE_FEW: usize = 4_096;
 /// As how many records a replaced bucket counts at least: the whole list of the peer is read for it,
 /// and what it removes is not in it.
 const BUCKET_RECORDS: usize = 1_024;
-/// How nice the thread is, as in `nice(1)`.
-const WRITER_NICE: i32 = 10;
 /// How often readers may ask whether the engine still works.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often a failing commit is told that is not the file's fault.
@@ -305,15 +304,6 @@ impl Drop for Writer {
             // A panic of the thread has been printed; there is nobody to tell.
             let _ = thread.join();
         }
-    }
-}
-
-/// Has the calling thread let those that answer lookups go first where there are not processors for all. What the
-/// thread has no time for, waits in its queue, which pushes back.
-pub(super) fn give_way() {
-    use rustix::{process::setpriority_process, thread::gettid};
-    if let Err(error) = setpriority_process(Some(gettid()), WRITER_NICE) {
-        log::debug!("a thread of the store does not give way: {error}");
     }
 }
 

@@ -4,7 +4,6 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context;
-use rustix::{process::setpriority_process, thread::gettid};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -14,7 +13,7 @@ use vecino_grpc::v1::{LocateRequest, directory_client::DirectoryClient, locate_r
 use super::{
     Place, Plan,
     open_loop::{OpenLoop, Outcome},
-    population::{Peers, Population},
+    population::{Peers, Population, behind},
     records,
     session::{Manner, Progress, Session},
     table::Table,
@@ -29,8 +28,6 @@ const DIES_OF: u64 = 10;
 const ANNOUNCERS: u64 = 100;
 /// Records that each of them tells in one go.
 const AT_ONCE: u64 = 2048;
-/// How nice their threads are.
-const BEHIND: i32 = 15;
 /// As at a locator that nobody configured.
 const LEASE_SECONDS: &str = "15";
 /// How long all peers may take to be there, and all records to be located.
@@ -255,10 +252,7 @@ impl<'a> Scene<'a> {
         let (addr, first, base) = (self.locator.addr, self.peers, self.records);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .on_thread_start(|| {
-                // Where that is not allowed they take part in the race.
-                let _ = setpriority_process(Some(gettid()), BEHIND);
-            })
+            .on_thread_start(behind)
             .enable_all()
             .build()?;
         let began = Instant::now();

@@ -3,6 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,6 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use hyper_util::rt::TokioIo;
+use rustix::thread::gettid;
 use tokio::{
     net::{TcpSocket, TcpStream},
     runtime::{Builder, Runtime},
@@ -35,6 +37,16 @@ use super::{
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// How long the locator may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Peers are other machines: what it costs to be them is done when nobody else needs the processors.
+pub(super) fn behind() {
+    let thread = gettid().as_raw_nonzero().to_string();
+    // Where that is not allowed they take part in the race.
+    let _ = Command::new("chrt")
+        .args(["--idle", "--pid", "0", &thread])
+        .stderr(Stdio::null())
+        .status();
+}
 
 /// Peers of a runtime of their own, so that they can die at once.
 pub(crate) struct Population {
@@ -68,6 +80,7 @@ impl Population {
     pub(crate) fn begin(addr: SocketAddr, peers: Peers) -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
+            .on_thread_start(behind)
             .enable_all()
             .build()?;
         let state = Arc::new(State::default());

@@ -50,15 +50,19 @@ const HEAD: [&str; 9] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keeper {
     Vecino(Manner),
+    /// Values under their keys.
     Redis(&'static str),
+    /// Found as a directory has to find them; each is synced.
+    RedisDirectory,
     Sqlite,
 }
 
-const KEEPERS: [Keeper; 5] = [
+const KEEPERS: [Keeper; 6] = [
     Keeper::Vecino(Manner::Changes),
     Keeper::Vecino(Manner::Buckets),
     Keeper::Redis("everysec"),
     Keeper::Redis("always"),
+    Keeper::RedisDirectory,
     Keeper::Sqlite,
 ];
 
@@ -75,6 +79,7 @@ impl Keeper {
             Self::Vecino(Manner::Buckets) => "Vecino, bucket by bucket",
             Self::Redis("always") => "Redis, appendfsync always",
             Self::Redis(_) => "Redis, appendfsync everysec",
+            Self::RedisDirectory => "Redis as a directory, appendfsync always",
             Self::Sqlite => "SQLite, FULL, batches of 1000",
         }
     }
@@ -97,8 +102,9 @@ pub(crate) async fn run(plan: &Plan, place: &Place) -> anyhow::Result<()> {
     println!(
         "# B: announcing {} records until they are durable\n\n\
          Medians of {} interleaved runs; rates by steps of {step} records and what a record takes \
-         (D) are of the last run. Redis and SQLite have a value of 64 bytes under the same key. \
-         SQLite has one writer: its rows differ in nothing. All but Vecino in batches begin with \
+         (D) are of the last run. Redis and SQLite have a value of 64 bytes under the same key, by \
+         which alone it is found; Redis as a directory finds the record by what Vecino finds it by: \
+         name, digest, peer, words, type and beginning of the name. SQLite has one writer: its rows differ in nothing. All but Vecino in batches begin with \
          records for {OTHERS_TAKE_FOR:?} at most, which favours who gets slower the more there are; \
          their rows say how many they were.\n",
         plan.total, plan.runs,
@@ -215,7 +221,11 @@ async fn keep(keeper: Keeper, directory: &Path, peers: u64, total: u64) -> anyho
             anyhow::ensure!(told == total || progress.is_over(), "told of {told} only");
             Ok(kept(&progress, &locator, before, directory))
         }
-        Keeper::Redis(appendfsync) => {
+        Keeper::Redis(_) | Keeper::RedisDirectory => {
+            let appendfsync = match keeper {
+                Keeper::Redis(appendfsync) => appendfsync,
+                _ => "always",
+            };
             let server = redis::start(directory, Some(appendfsync)).await?;
             let mut connections = Vec::new();
             for _ in 0..peers {
@@ -230,8 +240,11 @@ async fn keep(keeper: Keeper, directory: &Path, peers: u64, total: u64) -> anyho
                     let mut numbers = records::of_peer(peer, peers, total).peekable();
                     while numbers.peek().is_some() && !progress.is_over() {
                         let batch = numbers.by_ref().take(CHANGES);
-                        let batch = batch.map(|n| (records::name(n), records::value(n, peer)));
-                        progress.add(redis.set(batch).await?);
+                        let values = |n| (records::name(n), records::value(n, peer));
+                        progress.add(match keeper {
+                            Keeper::RedisDirectory => redis.index(batch, peer).await?,
+                            _ => redis.set(batch.map(values)).await?,
+                        });
                     }
                     anyhow::Ok(())
                 });

@@ -164,7 +164,7 @@ async fn throughput(plan: &Plan, place: &Place, cluster: &RedisCluster) -> anyho
                 |locators: &[Process]| -> f64 { locators.iter().map(Process::cpu_seconds).sum() };
             let mut unary = Vec::new();
             for &addr in addrs.iter().cycle().take(IN_FLIGHT) {
-                unary.push(Unary::open(addr, names).await?);
+                unary.push(Unary::open(addr, names, 1).await?);
             }
             // The others have heard of all peers by their next exchange.
             until_found(&addrs).await?;

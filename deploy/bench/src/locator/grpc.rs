@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::{
     Stream, StreamExt as _,
     wrappers::{ReceiverStream, TcpListenerStream, UnboundedReceiverStream},
@@ -61,23 +61,41 @@ fn check(response: &LocateResponse) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One `Locate` after another.
+/// So many `Locate`s at once on one connection, each followed by another.
 pub(crate) struct Unary {
     client: DirectoryClient<Channel>,
     names: Names,
+    depth: u64,
+    asked: JoinSet<anyhow::Result<()>>,
 }
 
 impl Unary {
-    pub(crate) async fn open(addr: SocketAddr, names: Names) -> anyhow::Result<Self> {
-        let client = client(addr).await?;
-        Ok(Self { client, names })
+    pub(crate) async fn open(addr: SocketAddr, names: Names, depth: u64) -> anyhow::Result<Self> {
+        Ok(Self {
+            client: client(addr).await?,
+            names,
+            depth,
+            asked: JoinSet::new(),
+        })
     }
 }
 
 impl Asker for Unary {
     async fn ask(&mut self) -> anyhow::Result<u64> {
-        let response = self.client.locate(self.names.request()).await?;
-        check(response.get_ref())?;
+        if self.depth == 1 {
+            let response = self.client.locate(self.names.request()).await?;
+            check(response.get_ref())?;
+            return Ok(1);
+        }
+        while (self.asked.len() as u64) < self.depth {
+            let (mut client, request) = (self.client.clone(), self.names.request());
+            self.asked.spawn(async move {
+                let response = client.locate(request).await?;
+                check(response.get_ref())
+            });
+        }
+        let answered = self.asked.join_next().await;
+        answered.context("some are asked")???;
         Ok(1)
     }
 }

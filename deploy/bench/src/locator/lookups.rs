@@ -29,21 +29,29 @@ const WARM_UP: u32 = 4;
 /// Who asks whom, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
-    Locate { hot: bool },
-    Stream { hot: bool },
+    Locate {
+        hot: bool,
+    },
+    LocateDeep,
+    Stream {
+        hot: bool,
+    },
     StreamDeep,
     EchoUnary,
     EchoUnaryOfCores,
+    EchoUnaryDeep,
     EchoStream,
     EchoStreamDeep,
     Redis,
     RedisDeep,
+    /// One in flight on each of as many connections as the deep ways have.
+    RedisFew,
     Etcd,
     TrackerHttp,
     TrackerUdp,
 }
 
-const WAYS: [Way; 14] = [
+const WAYS: [Way; 17] = [
     Way::Locate { hot: true },
     Way::Locate { hot: false },
     Way::EchoUnary,
@@ -55,9 +63,12 @@ const WAYS: [Way; 14] = [
     Way::Etcd,
     Way::TrackerHttp,
     Way::TrackerUdp,
+    Way::LocateDeep,
+    Way::EchoUnaryDeep,
     Way::StreamDeep,
     Way::EchoStreamDeep,
     Way::RedisDeep,
+    Way::RedisFew,
 ];
 
 impl Way {
@@ -65,25 +76,34 @@ impl Way {
         match self {
             Self::Locate { hot: true } => "Locate, hot",
             Self::Locate { hot: false } => "Locate, random",
+            Self::LocateDeep => "Locate, random, 16 a connection",
             Self::Stream { hot: true } => "LocateStream, hot",
             Self::Stream { hot: false } => "LocateStream, random",
             Self::StreamDeep => "LocateStream, random, 16 a connection",
             Self::EchoUnary => "echo, unary",
             Self::EchoUnaryOfCores => "echo, unary, a runtime a core",
+            Self::EchoUnaryDeep => "echo, unary, 16 a connection",
             Self::EchoStream => "echo, stream",
             Self::EchoStreamDeep => "echo, stream, 16 a connection",
             Self::Redis => "Redis GET",
             Self::RedisDeep => "Redis GET, pipelines of 16",
+            Self::RedisFew => "Redis GET, over a 16th of the connections",
             Self::Etcd => "etcd Range, serializable",
             Self::TrackerHttp => "opentracker, HTTP, a connection each",
             Self::TrackerUdp => "opentracker, UDP",
         }
     }
 
+    /// Over a 16th of the connections.
     fn is_deep(self) -> bool {
         matches!(
             self,
-            Self::StreamDeep | Self::EchoStreamDeep | Self::RedisDeep
+            Self::LocateDeep
+                | Self::EchoUnaryDeep
+                | Self::StreamDeep
+                | Self::EchoStreamDeep
+                | Self::RedisDeep
+                | Self::RedisFew
         )
     }
 }
@@ -108,10 +128,14 @@ type Measured = (Seen, f64, f64);
 impl Servers {
     fn of(&self, way: Way) -> &Process {
         match way {
-            Way::Locate { .. } | Way::Stream { .. } | Way::StreamDeep => &self.locator,
-            Way::EchoUnary | Way::EchoStream | Way::EchoStreamDeep => &self.echo,
+            Way::Locate { .. } | Way::LocateDeep | Way::Stream { .. } | Way::StreamDeep => {
+                &self.locator
+            }
+            Way::EchoUnary | Way::EchoUnaryDeep | Way::EchoStream | Way::EchoStreamDeep => {
+                &self.echo
+            }
             Way::EchoUnaryOfCores => &self.echo_of_cores,
-            Way::Redis | Way::RedisDeep => &self.redis,
+            Way::Redis | Way::RedisDeep | Way::RedisFew => &self.redis,
             Way::Etcd => &self.etcd,
             Way::TrackerHttp | Way::TrackerUdp => &self.tracker,
         }
@@ -151,7 +175,10 @@ impl Servers {
         }
         Ok(match way {
             Way::Locate { .. } | Way::EchoUnary | Way::EchoUnaryOfCores => {
-                load!(Unary::open(addr, names).await?)
+                load!(Unary::open(addr, names, 1).await?)
+            }
+            Way::LocateDeep | Way::EchoUnaryDeep => {
+                load!(Unary::open(addr, names, depth).await?)
             }
             Way::Stream { .. } | Way::StreamDeep | Way::EchoStream | Way::EchoStreamDeep => {
                 load!(Streamed::open(addr, names, depth).await?)
@@ -159,6 +186,7 @@ impl Servers {
             Way::Redis | Way::RedisDeep => {
                 load!(redis::Gets::open(addr, names, depth, self.value_bytes).await?)
             }
+            Way::RedisFew => load!(redis::Gets::open(addr, names, 1, self.value_bytes).await?),
             Way::Etcd => load!(etcd::Ranges::open(addr, names, self.value_bytes).await?),
             Way::TrackerHttp => load!(tracker::Http::new(addr, names)),
             Way::TrackerUdp => load!(tracker::UdpAsker::open(addr, names).await?),
@@ -193,7 +221,7 @@ pub(crate) async fn run(plan: &Plan, place: &Place) -> anyhow::Result<()> {
         for (few, many) in of_least.iter().zip(of_most) {
             if matches!(
                 few.way,
-                Way::Locate { .. } | Way::Stream { .. } | Way::StreamDeep
+                Way::Locate { .. } | Way::LocateDeep | Way::Stream { .. } | Way::StreamDeep
             ) {
                 table.row([
                     few.way.label().to_owned(),
@@ -318,10 +346,13 @@ fn ratios(records: u64, seen: &[Medians]) {
         (Way::Stream { hot: false }, Way::EchoStream),
         (Way::Stream { hot: false }, Way::Redis),
         (Way::Stream { hot: false }, Way::TrackerHttp),
+        (Way::LocateDeep, Way::EchoUnaryDeep),
         (Way::StreamDeep, Way::EchoUnary),
+        (Way::StreamDeep, Way::EchoUnaryDeep),
         (Way::StreamDeep, Way::EchoStreamDeep),
         (Way::StreamDeep, Way::Redis),
         (Way::StreamDeep, Way::RedisDeep),
+        (Way::StreamDeep, Way::RedisFew),
     ];
     println!("Ratios with {records} records\n");
     let mut table = Table::new(&[

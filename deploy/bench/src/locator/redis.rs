@@ -8,6 +8,11 @@ use tokio::{
     net::TcpStream,
 };
 
+use vecino_rest::{
+    Name,
+    terms::{name_term, terms_of},
+};
+
 use super::{Place, grpc::Names, records};
 use crate::{load::Asker, process::Process};
 
@@ -59,19 +64,65 @@ impl Redis {
         &mut self,
         records: impl Iterator<Item = (String, V)>,
     ) -> anyhow::Result<u64> {
-        const OK: &[u8] = b"+OK\r\n";
         self.buffer.clear();
         let mut count = 0;
         for (key, value) in records {
             command(&mut self.buffer, &[b"SET", key.as_bytes(), value.as_ref()]);
             count += 1;
         }
+        self.answered(count, b"+OK\r\n").await?;
+        Ok(count)
+    }
+
+    /// Keeps what `peer` holds so that it is found as a directory has to find it: by name, digest and
+    /// peer, by words and type in the order of names, and names by their beginning.
+    pub(crate) async fn index(
+        &mut self,
+        records: impl Iterator<Item = u64>,
+        peer: u64,
+    ) -> anyhow::Result<u64> {
+        let holder = format!("p:{peer}");
+        self.buffer.clear();
+        let (mut count, mut commands) = (0, 0);
+        for number in records {
+            let name = Name::parse(&records::name(number))?;
+            let (digest, value) = (records::digest(number), records::value(number, peer));
+            // A content may have several names, and several holders.
+            let by_name = format!("n:{name}");
+            let by_digest = [b"d:", &digest.as_bytes()[..]].concat();
+            let held = [digest.as_bytes(), &peer.to_le_bytes()[..]].concat();
+            let text = name.as_str().as_bytes();
+            for words in [
+                &[b"HSET", by_name.as_bytes(), &held, &value][..],
+                &[b"SADD", &by_digest, text],
+                &[b"SADD", holder.as_bytes(), text],
+            ] {
+                command(&mut self.buffer, words);
+                commands += 1;
+            }
+            for term in terms_of(&name) {
+                let key = match term.starts_with(&name_term("")) {
+                    true => "names".to_owned(),
+                    false => format!("t:{term}"),
+                };
+                command(&mut self.buffer, &[b"ZADD", key.as_bytes(), b"0", text]);
+                commands += 1;
+            }
+            count += 1;
+        }
+        self.answered(commands, b":1\r\n").await?;
+        Ok(count)
+    }
+
+    /// Sends what the buffer holds, and awaits so many answers of this kind.
+    async fn answered(&mut self, count: u64, answer: &[u8]) -> anyhow::Result<()> {
         self.stream.write_all(&self.buffer).await?;
-        self.buffer.resize(count * OK.len(), 0);
+        self.buffer
+            .resize(usize::try_from(count)? * answer.len(), 0);
         self.stream.read_exact(&mut self.buffer).await?;
-        let mut answers = self.buffer.chunks(OK.len());
-        anyhow::ensure!(answers.all(|answer| answer == OK), "a SET failed");
-        Ok(count as u64)
+        let mut answers = self.buffer.chunks(answer.len());
+        anyhow::ensure!(answers.all(|each| each == answer), "a command failed");
+        Ok(())
     }
 }
 

@@ -3,9 +3,10 @@
 //!
 //! A batch of records takes a millisecond to be read and checked, and a hundred of them may come
 //! at once, as soon as their senders heard of the commit before. On the thread of a connection all
-//! lookups would wait behind them; here the system lets whoever answers lookups go first.
+//! lookups would wait behind them; here the system lets whoever answers lookups go first. Locks are
+//! held shortly here, and never while many things are done: lookups may wait for them.
 
-use std::{io, num::NonZero, thread::available_parallelism};
+use std::{io, num::NonZero, pin::pin, thread::available_parallelism};
 
 use futures_util::{Stream, StreamExt as _, stream};
 use rustix::{process::setpriority_process, thread::gettid};
@@ -14,6 +15,7 @@ use tokio::{
     sync::mpsc,
     task::JoinSet,
 };
+use tonic::Status;
 
 /// How nice the threads are, as in `nice(1)`.
 const NICE: i32 = 10;
@@ -62,15 +64,18 @@ impl Drop for Threads {
 
 /// The items of `source`, which lives on the threads of `handle`; each is asked for when the one
 /// before was taken. What is dropped here ends there.
-pub(crate) fn there<S>(handle: &Handle, source: S) -> impl Stream<Item = S::Item> + Send + use<S>
+pub(crate) fn there<T, S>(
+    handle: &Handle,
+    source: S,
+) -> impl Stream<Item = Result<T, Status>> + Send + use<T, S>
 where
-    S: Stream + Send + 'static,
-    S::Item: Send + 'static,
+    T: Send + 'static,
+    S: Stream<Item = Result<T, Status>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(1);
     let mut task = JoinSet::new();
     let forward = async move {
-        let mut source = std::pin::pin!(source);
+        let mut source = pin!(source);
         while let Ok(place) = sender.reserve().await
             && let Some(item) = source.next().await
         {
@@ -78,8 +83,15 @@ where
         }
     };
     task.spawn_on(forward, handle);
-    stream::unfold((receiver, task), async |(mut receiver, task)| {
-        let item = receiver.recv().await?;
+    stream::unfold((receiver, task), async |(mut receiver, mut task)| {
+        let item = match receiver.recv().await {
+            Some(item) => item,
+            // It panicked, or the locator ends: that is no end of what was asked for.
+            None if task.join_next().await?.is_err() => {
+                Err(Status::unavailable("the locator was interrupted"))
+            }
+            None => return None,
+        };
         Some((item, (receiver, task)))
     })
 }
@@ -95,6 +107,7 @@ mod tests {
         time::Duration,
     };
 
+    use futures_util::TryStreamExt as _;
     use tokio::{sync::oneshot, time::timeout};
 
     use super::*;
@@ -108,12 +121,13 @@ mod tests {
         let count = asked.clone();
         let source = stream::repeat_with(move || {
             let place = thread::current().name().map(str::to_owned);
-            (count.fetch_add(1, Ordering::SeqCst), place)
+            Ok((count.fetch_add(1, Ordering::SeqCst), place))
         });
-        let mut items = std::pin::pin!(there(&threads.handle(), source));
+        let mut items = pin!(there(&threads.handle(), source));
         for number in 0..100 {
             let item = timeout(SOON, items.next()).await.expect("in time");
-            assert_eq!(item, Some((number, Some("behind".to_owned()))));
+            let item = item.expect("is endless").expect("is no failure");
+            assert_eq!(item, (number, Some("behind".to_owned())));
             // This one was taken, the next may wait to be.
             assert!(asked.load(Ordering::SeqCst) <= number + 2);
         }
@@ -122,15 +136,31 @@ mod tests {
     #[tokio::test]
     async fn a_source_that_ends_ends_it_and_one_that_is_dropped_ends() {
         let threads = Threads::start().expect("threads");
-        let two = there(&threads.handle(), stream::iter([1, 2]));
-        let all = timeout(SOON, two.collect::<Vec<_>>()).await;
-        assert_eq!(all.expect("in time"), [1, 2]);
+        let two = there(&threads.handle(), stream::iter([Ok(1), Ok(2)]));
+        let all = timeout(SOON, two.try_collect::<Vec<_>>()).await;
+        assert_eq!(all.expect("in time").expect("no failure"), [1, 2]);
 
         let (lives, ended) = oneshot::channel::<()>();
-        let endless = stream::pending::<()>().map(move |()| {
+        let endless = stream::pending::<Result<(), Status>>().inspect(move |_| {
             let _ = &lives;
         });
         drop(there(&threads.handle(), endless));
         assert!(timeout(SOON, ended).await.expect("in time").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_source_that_panics_fails_once() {
+        let threads = Threads::start().expect("threads");
+        let broken = stream::iter([1, 0]).map(|number| {
+            assert!(number > 0, "a source that panics, on purpose");
+            Ok(number)
+        });
+        let all = there(&threads.handle(), broken).collect::<Vec<_>>();
+        let all = timeout(SOON, all).await.expect("in time");
+        let codes: Vec<_> = all
+            .iter()
+            .map(|item| item.as_ref().map_err(Status::code))
+            .collect();
+        assert_eq!(codes, [Ok(&1), Err(tonic::Code::Unavailable)]);
     }
 }

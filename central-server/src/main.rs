@@ -22,6 +22,8 @@ async fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     env_logger::Builder::from_default_env()
+        // Hundreds of lines a second while a node is down, of which the store says what matters.
+        .filter_module("redis", log::LevelFilter::Error)
         .parse_filters(&config.log_filter)
         .format_timestamp_millis()
         .init();

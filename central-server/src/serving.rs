@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::{
+    future::join,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use tokio::{
     net::TcpListener,
     runtime,
@@ -137,10 +140,10 @@ async fn serve(
     closing: watch::Receiver<bool>,
 ) -> Result<(), transport::Error> {
     let turns = Turns::new();
-    let running = turns.clone();
-    tokio::spawn(async move { running.run().await });
+    // Of their own: whoever comes waits for nobody who is there.
+    let arrivals = Turns::new();
     let incoming = UnboundedReceiverStream::new(dealt).then(|(accepted, share)| async {
-        turns.next().await;
+        arrivals.next().await;
         accepted.here(share, turns.clone())
     });
     let end = closed(closing.clone());
@@ -150,6 +153,8 @@ async fn serve(
             log::warn!("calls did not end within {} seconds", DRAIN.as_secs());
             Ok(())
         }
+        // Never.
+        _ = join(turns.run(), arrivals.run()) => Ok(()),
     }
 }
 

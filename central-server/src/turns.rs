@@ -3,7 +3,8 @@
 //! A thread takes up what is ready in the order in which it became so. When a thousand peers come,
 //! or go, in one moment, each of them needs a tenth of a millisecond, and a lookup would be taken
 //! up after all of them. So whatever peers do seldom and at length waits for its turn, and there are
-//! some turns in each round of the thread.
+//! some turns in each round of the thread: after some tens of tasks it looks for what is new
+//! (`event_interval` of its runtime), and turns are given then. Whatever is ready, turns go on.
 
 use std::sync::Arc;
 
@@ -37,13 +38,14 @@ impl Turns {
         self.taken.notify_one();
     }
 
-    /// Gives new turns in each round in which some were taken. To be a task of the thread.
+    /// Gives new turns in each round in which some were taken, for ever. To be run by the thread
+    /// beside its tasks.
     pub(crate) async fn run(&self) {
         loop {
             self.taken.notified().await;
-            // All that is ready comes before.
             yield_now().await;
-            let taken = OF_A_ROUND - self.left.available_permits();
+            // A turn that was given and not taken, as its taker went away, is there as well.
+            let taken = OF_A_ROUND.saturating_sub(self.left.available_permits());
             self.left.add_permits(taken);
         }
     }
@@ -51,9 +53,13 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
 
     use futures_util::FutureExt as _;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -85,10 +91,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_goes_away_takes_no_turn() {
+    async fn who_goes_away_takes_no_turn_and_stops_nobody() {
         let turns = Turns::new();
         while turns.next().now_or_never().is_some() {}
-        turns.left.add_permits(1);
-        turns.next().await;
+        let mut gone = Box::pin(turns.next());
+        assert!(gone.as_mut().now_or_never().is_none());
+        turns.left.add_permits(1); // Given, and never taken.
+        turns.left.add_permits(OF_A_ROUND);
+        drop(gone);
+        let more = async {
+            for _ in 0..10 * OF_A_ROUND {
+                turns.next().await;
+            }
+        };
+        tokio::select! {
+            () = turns.run() => {}
+            done = timeout(Duration::from_secs(10), more) => done.expect("turns go on"),
+        }
     }
 }

@@ -44,7 +44,8 @@ impl Rows {
         self.row(vec![user.to_owned(), time(created_ms)], &value)
     }
 
-    fn peer(&mut self, peer: &v1::PeerInfo) -> io::Result<()> {
+    /// `is_told` by a locator, or read in its store.
+    fn peer(&mut self, peer: &v1::PeerInfo, is_told: bool) -> io::Result<()> {
         let gone = (peer.lapsed_ms != 0).then_some(peer.lapsed_ms);
         let user = Some(&peer.user).filter(|user| !user.is_empty());
         let value = json!({
@@ -54,7 +55,8 @@ impl Rows {
         let state = match gone {
             _ if peer.live => "live".to_owned(),
             Some(at_ms) => format!("gone since {}", time(at_ms)),
-            None => "not seen since the start".to_owned(),
+            None if is_told => "not seen since the start".to_owned(),
+            None => "no locator was asked".to_owned(),
         };
         let cells = [&peer.peer_id, &peer.url, &state, &peer.site, &peer.user];
         self.row(cells.map(String::clone).to_vec(), &value)
@@ -124,12 +126,13 @@ pub(super) async fn status(config: &Config, as_json: bool) -> anyhow::Result<()>
     let size = status
         .store_bytes
         .map_or("unknown".to_owned(), |bytes| format!("{bytes} bytes"));
+    let live = match running {
+        true => format!(", {} live", status.leases),
+        false => String::new(), // Who is, the store does not know.
+    };
     let mut lines = vec![
         ("store", format!("{}, {size}", status.store)),
-        (
-            "peers",
-            format!("{} known, {} live", status.peers, status.leases),
-        ),
+        ("peers", format!("{} known{live}", status.peers)),
         (
             "records",
             format!(
@@ -150,7 +153,11 @@ pub(super) async fn status(config: &Config, as_json: bool) -> anyhow::Result<()>
             ("locator", format!("{}, up for {uptime:?}", status.version)),
         );
     } else {
-        lines.insert(0, ("locator", "none runs on this store".to_owned()));
+        let locator = match config.control {
+            Some(_) => "none runs on this store",
+            None => "not asked, as CONTROL_SOCKET is not set",
+        };
+        lines.insert(0, ("locator", locator.to_owned()));
     }
     if !status.store_fault.is_empty() {
         lines.push(("fault", status.store_fault));
@@ -168,12 +175,12 @@ pub(super) async fn peers(config: &Config, as_json: bool) -> anyhow::Result<()> 
             let peers = locator.peers(v1::PeersRequest {}).await;
             let mut peers = peers.map_err(|status| refusal(&status))?.into_inner();
             while let Some(peer) = peers.message().await.map_err(|s| refusal(&s))? {
-                rows.peer(&peer)?;
+                rows.peer(&peer, true)?;
             }
         }
         Place::Stopped(store) => {
             for (_, row) in store.peers().await? {
-                rows.peer(&stored(row))?;
+                rows.peer(&stored(row), false)?;
             }
             store.close().await;
         }

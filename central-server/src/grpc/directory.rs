@@ -5,7 +5,7 @@
 //! beyond the windows of the connection. When the locator shuts down, streams stop reading,
 //! answer what they have read, and end.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use futures_util::{
     Stream, StreamExt as _, TryStreamExt as _,
@@ -74,8 +74,9 @@ impl DirectoryService {
     async fn register_peer(
         &self,
         mut message: v1::RegisterRequest,
-        observed: IpAddr,
+        origin: &Origin,
     ) -> Result<v1::RegisterResponse, Status> {
+        let observed = origin.ip()?;
         let shown = std::mem::take(&mut message.session_token);
         let registration = request::registration(message, observed)?;
         // Before the token is looked at: it stays good for when the peer needs a lease here.
@@ -85,6 +86,7 @@ impl DirectoryService {
                 ..Default::default()
             });
         }
+        origin.turns.next().await;
         let peer = registration.key.peer_id();
         let (session, next) = match self.accounts.admit(&peer, &shown).await? {
             Some(Admission { session, token }) => (Some(session), token.to_vec()),
@@ -242,12 +244,8 @@ impl Service for DirectoryService {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
-        let origin = origin(&request)?;
-        let (observed, turns) = (origin.ip()?, origin.turns.clone());
-        turns.next().await;
-        let registered = self.register_peer(request.into_inner(), observed).await;
-        // Many are registered in one commit.
-        turns.next().await;
+        let origin = origin(&request)?.clone();
+        let registered = self.register_peer(request.into_inner(), &origin).await;
         count(&self.metrics.registrations, &registered);
         registered.map(Response::new)
     }
@@ -302,17 +300,18 @@ impl Service for DirectoryService {
                 Ok(Some((begun, (messages, announces))))
             },
         );
-        let answers = begun
+        let durable = begun
             .map(|begun: Result<Batch<Begun>, Status>| async { Ok(begun?.durable().await) })
-            .buffered(MAX_ANNOUNCES_IN_FLIGHT)
-            .map(move |batch: Result<Batch<Durable>, Status>| {
+            .buffered(MAX_ANNOUNCES_IN_FLIGHT);
+        // What waits for nobody is done here: to end a batch, and to end the stream.
+        let answers =
+            there(&self.behind, durable).map(move |batch: Result<Batch<Durable>, Status>| {
                 let _open = &open;
                 let answer = batch.and_then(|batch| announces.end(batch));
                 count(&metrics.announce_batches, &answer);
                 answer
             });
-        let answers = there(&self.behind, fused(answers));
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(fused(answers).boxed()))
     }
 
     async fn deregister(

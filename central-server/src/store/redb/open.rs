@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, StorageError, TableError};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, TableError};
 
 use super::{
     memory,
@@ -103,6 +103,13 @@ pub(super) fn open(path: &Path) -> Result<Opened, String> {
 }
 
 fn existing(path: &Path) -> Result<Opened, String> {
+    // To open a file for writing changes it. Whose it is can be read before, unless it was left in the
+    // middle of something.
+    match builder(LEAST_CACHE_BYTES).open_read_only(path) {
+        Ok(database) => drop(identify(&database)?),
+        Err(DatabaseError::RepairAborted) => {}
+        Err(error) => return Err(explain(&error)),
+    }
     let database = builder(cache_of_process())
         .open(path)
         .map_err(|error| explain(&error))?;
@@ -159,7 +166,7 @@ fn explain(error: &DatabaseError) -> String {
 }
 
 /// Reads whose file it is.
-fn identify(database: &Database) -> Result<(Keys, Counters, u32), String> {
+fn identify(database: &impl ReadableDatabase) -> Result<(Keys, Counters, u32), String> {
     let foreign = || "the file is a database of another program and was left as it is".to_owned();
     let unreadable = |error: &dyn std::fmt::Display| format!("the file is corrupt ({error})");
     let reading = database.begin_read().map_err(|error| unreadable(&error))?;

@@ -138,15 +138,15 @@ fn a_database_of_another_program_or_version_is_refused() {
         let database = redb::Database::create(&path).expect("creates");
         let writing = database.begin_write().expect("begins");
         let table = TableDefinition::<&str, u64>::new("theirs");
-        writing
-            .open_table(table)
-            .expect("opens")
-            .insert("x", 1)
-            .expect("inserts");
+        let mut table = writing.open_table(table).expect("opens");
+        table.insert("x", 1).expect("inserts");
+        drop(table);
         writing.commit().expect("commits");
     }
+    let theirs = fs::read(&path).expect("reads");
     let reason = open(&directory).err().expect("refused");
     assert!(reason.contains("another program"), "{reason}");
+    assert!(fs::read(&path).expect("reads") == theirs, "it was changed");
 
     fs::remove_file(&path).expect("removes");
     drop(open(&directory).expect("opens"));

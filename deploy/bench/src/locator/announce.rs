@@ -104,7 +104,8 @@ pub(crate) async fn run(plan: &Plan, place: &Place) -> anyhow::Result<()> {
          Medians of {} interleaved runs; rates by steps of {step} records and what a record takes \
          (D) are of the last run. Redis and SQLite have a value of 64 bytes under the same key, by \
          which alone it is found; Redis as a directory finds the record by what Vecino finds it by: \
-         name, digest, peer, words, type and beginning of the name. SQLite has one writer: its rows differ in nothing. All but Vecino in batches begin with \
+         name, digest, peer, words, type and beginning of the name. What Redis has on the disk is its \
+         log, not rewritten. SQLite has one writer: its rows differ in nothing. All but Vecino in batches begin with \
          records for {OTHERS_TAKE_FOR:?} at most, which favours who gets slower the more there are; \
          their rows say how many they were.\n",
         plan.total, plan.runs,

@@ -12,8 +12,8 @@ use vecino_grpc::v1::{LocateRequest, directory_client::DirectoryClient, locate_r
 
 use super::{
     Place, Plan,
-    open_loop::{OpenLoop, Outcome},
-    population::{Peers, Population, behind},
+    open_loop::{FIRST, OpenLoop, Outcome, goes_first},
+    population::{Haste, Peers, Population, behind},
     records,
     session::{Manner, Progress, Session},
     table::Table,
@@ -35,13 +35,27 @@ const WITHIN: Duration = Duration::from_secs(120);
 /// Longer than a lease, and the time until its end is noticed.
 const LEASES_END_WITHIN: Duration = Duration::from_secs(40);
 
+/// Whether a thread may have its priority changed so.
+fn is_allowed(change: fn() -> bool) -> &'static str {
+    match std::thread::spawn(change).join() {
+        Ok(true) => "yes",
+        _ => "not allowed here",
+    }
+}
+
 /// Runs it.
 pub(crate) async fn run(plan: &Plan, place: &Place) -> anyhow::Result<()> {
     let (peers, records) = (plan.population, plan.population * RECORDS_EACH);
     println!(
         "# C: {peers} peers with leases of {LEASE_SECONDS} s, each over a connection of its own \
-         from an address of its own; {} lookups a second\n",
-        plan.rate
+         from an address of its own; {} lookups a second\n\n\
+         Peers and lookups are other machines. So the lookups' thread goes first (nice {FIRST}: {}), and \
+         peers have what nobody else needs of the processors (chrt --idle: {}), but for the tenth that \
+         dies and comes back: it does so at once, and what it costs to be a thousand that connect in \
+         one moment is in the lookups' latency.\n",
+        plan.rate,
+        is_allowed(goes_first),
+        is_allowed(behind),
     );
     let mut table = Table::new(&[
         "run",
@@ -111,16 +125,17 @@ impl<'a> Scene<'a> {
         let locator = start(directory, free_address()?).await?;
         let begun = Instant::now();
         let mortal = peers / DIES_OF;
-        let population = |from, to| {
+        let population = |from, to, haste| {
             let peers = Peers {
                 from,
                 to,
                 of: peers,
                 records,
             };
-            Population::begin(locator.addr, peers)
+            Population::begin(locator.addr, peers, haste)
         };
-        let (mortals, others) = (population(0, mortal)?, population(mortal, peers)?);
+        let mortals = population(0, mortal, Haste::AtOnce)?;
+        let others = population(mortal, peers, Haste::Behind)?;
         mortals.all_present(0, WITHIN).await?;
         others.all_present(0, WITHIN).await?;
         let begun = format!("all there after {:.1} s", begun.elapsed().as_secs_f64());
@@ -188,7 +203,7 @@ impl<'a> Scene<'a> {
             of: self.peers,
             records: self.records,
         };
-        let mortals = Population::begin(self.locator.addr, peers)?;
+        let mortals = Population::begin(self.locator.addr, peers, Haste::AtOnce)?;
         mortals.all_present(0, WITHIN).await?;
         let present = began.elapsed();
         let located = self.until_located(dead, true, WITHIN).await?;
@@ -252,7 +267,9 @@ impl<'a> Scene<'a> {
         let (addr, first, base) = (self.locator.addr, self.peers, self.records);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .on_thread_start(behind)
+            .on_thread_start(|| {
+                behind();
+            })
             .enable_all()
             .build()?;
         let began = Instant::now();

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context;
-use tokio::{sync::mpsc, task::JoinSet};
+use futures_util::future::try_join_all;
+use tokio::sync::mpsc;
 use tokio_stream::{
     Stream, StreamExt as _,
     wrappers::{ReceiverStream, TcpListenerStream, UnboundedReceiverStream},
@@ -61,42 +62,34 @@ fn check(response: &LocateResponse) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// So many `Locate`s at once on one connection, each followed by another.
+/// So many `Locate`s at once on one connection, then the next.
 pub(crate) struct Unary {
     client: DirectoryClient<Channel>,
     names: Names,
     depth: u64,
-    asked: JoinSet<anyhow::Result<()>>,
 }
 
 impl Unary {
     pub(crate) async fn open(addr: SocketAddr, names: Names, depth: u64) -> anyhow::Result<Self> {
+        let client = client(addr).await?;
         Ok(Self {
-            client: client(addr).await?,
+            client,
             names,
             depth,
-            asked: JoinSet::new(),
         })
+    }
+
+    async fn locate(mut client: DirectoryClient<Channel>, names: Names) -> anyhow::Result<()> {
+        let response = client.locate(names.request()).await?;
+        check(response.get_ref())
     }
 }
 
 impl Asker for Unary {
     async fn ask(&mut self) -> anyhow::Result<u64> {
-        if self.depth == 1 {
-            let response = self.client.locate(self.names.request()).await?;
-            check(response.get_ref())?;
-            return Ok(1);
-        }
-        while (self.asked.len() as u64) < self.depth {
-            let (mut client, request) = (self.client.clone(), self.names.request());
-            self.asked.spawn(async move {
-                let response = client.locate(request).await?;
-                check(response.get_ref())
-            });
-        }
-        let answered = self.asked.join_next().await;
-        answered.context("some are asked")???;
-        Ok(1)
+        let once = || Self::locate(self.client.clone(), self.names);
+        try_join_all((0..self.depth).map(|_| once())).await?;
+        Ok(self.depth)
     }
 }
 

@@ -87,7 +87,7 @@ impl Way {
             Self::EchoStreamDeep => "echo, stream, 16 a connection",
             Self::Redis => "Redis GET",
             Self::RedisDeep => "Redis GET, pipelines of 16",
-            Self::RedisFew => "Redis GET, over a 16th of the connections",
+            Self::RedisFew => "Redis GET, a 16th of the connections and in flight",
             Self::Etcd => "etcd Range, serializable",
             Self::TrackerHttp => "opentracker, HTTP, a connection each",
             Self::TrackerUdp => "opentracker, UDP",
@@ -295,7 +295,8 @@ async fn with_records(plan: &Plan, place: &Place, records: u64) -> anyhow::Resul
          VmRSS {} MiB, VmHWM {} MiB; Redis has {} MiB for values of {value_bytes} bytes, \
          etcd {} MiB, opentracker {} MiB. etcd is a member on its own that gets no more than a \
          hundred thousand keys, which only favours it; its reads are serializable, the faster kind. \
-         A lookup in flight has a connection of its own, unless the way says otherwise. The bare \
+         A lookup in flight has a connection of its own, unless the way says otherwise; of 16 a \
+         connection the next are asked when all have their answers, and p50 and p99 are of the 16. The bare \
          echo is tonic as it comes, on one runtime of several threads; beside it stands the same on \
          a runtime a core, as the locator serves. What is aimed at is beside \
          the first.\n",

@@ -33,7 +33,7 @@ const PEER_WITHIN: Duration = Duration::from_secs(30);
 /// How often it is looked whether all are answered.
 const LOOKED_EVERY: Duration = Duration::from_millis(20);
 /// How nice the thread is: what it is late by is not of who answers.
-const FIRST: i32 = -15;
+pub(crate) const FIRST: i32 = -15;
 /// Lookups begin in groups of this period.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -91,6 +91,11 @@ trait Asked: Send + 'static {
     fn ask(&self, turn: u64) -> impl Future<Output = Result<(), String>> + Send + 'static;
 }
 
+/// Has the thread go before others; whether that is allowed.
+pub(crate) fn goes_first() -> bool {
+    setpriority_process(Some(gettid()), FIRST).is_ok()
+}
+
 /// Lookups that go on until it is dropped, on a thread of their own: what else the benchmark does
 /// keeps none of them waiting.
 pub(crate) struct OpenLoop {
@@ -140,8 +145,7 @@ impl OpenLoop {
             .enable_all()
             .build()?;
         let run = move || {
-            // Where that is not allowed it takes part in the race.
-            let _ = setpriority_process(Some(gettid()), FIRST);
+            goes_first();
             runtime.block_on(async {
                 let asked = asked();
                 tokio::select! {

@@ -38,14 +38,23 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 /// How long the locator may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Peers are other machines: what it costs to be them is done when nobody else needs the processors.
-pub(super) fn behind() {
+/// How their threads compete for the processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// As everybody.
+    AtOnce,
+    /// Peers are other machines: what it costs to be them is done when nobody else needs the processors.
+    Behind,
+}
+
+/// Has the thread run when nobody else needs the processors; whether that is allowed.
+pub(super) fn behind() -> bool {
     let thread = gettid().as_raw_nonzero().to_string();
-    // Where that is not allowed they take part in the race.
-    let _ = Command::new("chrt")
+    let chosen = Command::new("chrt")
         .args(["--idle", "--pid", "0", &thread])
         .stderr(Stdio::null())
         .status();
+    chosen.is_ok_and(|status| status.success())
 }
 
 /// Peers of a runtime of their own, so that they can die at once.
@@ -77,10 +86,14 @@ pub(crate) struct Peers {
 
 impl Population {
     /// Begins the lives of `peers`, all at once.
-    pub(crate) fn begin(addr: SocketAddr, peers: Peers) -> anyhow::Result<Self> {
+    pub(crate) fn begin(addr: SocketAddr, peers: Peers, haste: Haste) -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
-            .on_thread_start(behind)
+            .on_thread_start(move || {
+                if haste == Haste::Behind {
+                    behind();
+                }
+            })
             .enable_all()
             .build()?;
         let state = Arc::new(State::default());

@@ -3,8 +3,8 @@
 //!
 //! A batch of records takes a millisecond to be read and checked, and a hundred of them may come
 //! at once, as soon as their senders heard of the commit before. On the thread of a connection all
-//! lookups would wait behind them; here the system lets whoever answers lookups go first. Locks are
-//! held shortly here, and never while many things are done: lookups may wait for them.
+//! lookups would wait behind them; here the system lets whoever answers lookups go first. Lookups may
+//! wait for a lock that is held here: it is to be held shortly.
 
 use std::{io, num::NonZero, pin::pin, thread::available_parallelism};
 

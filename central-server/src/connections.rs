@@ -242,9 +242,14 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::timeout,
+    };
 
     use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
 
     #[tokio::test]
     async fn bytes_are_told_at_once_and_the_end_in_its_turn() {
@@ -263,12 +268,14 @@ mod tests {
         let mut read = [0; 5];
         connection.read_exact(&mut read).await.expect("is read");
         assert_eq!(&read, b"bytes");
-        connection.socket.readable().await.expect("has ended");
+        let ended = timeout(SOON, connection.socket.readable()).await;
+        ended.expect("in time").expect("has ended");
         let mut rest = Vec::new();
         let mut end = std::pin::pin!(connection.read_to_end(&mut rest));
         assert!(end.as_mut().now_or_never().is_none());
         let giving = turns.clone();
         tokio::spawn(async move { giving.run().await });
-        assert_eq!(end.await.expect("ends"), 0);
+        let end = timeout(SOON, end).await.expect("in time");
+        assert_eq!(end.expect("ends"), 0);
     }
 }

@@ -55,7 +55,7 @@ impl Turns {
 mod tests {
     use std::{
         sync::atomic::{AtomicUsize, Ordering},
-        time::Duration,
+        time::{Duration, Instant},
     };
 
     use futures_util::FutureExt as _;
@@ -79,8 +79,9 @@ mod tests {
                 done.fetch_add(1, Ordering::Relaxed);
             });
         }
-        let mut before = 0;
+        let (mut before, began) = (0, Instant::now());
         while before < MANY {
+            assert!(began.elapsed() < Duration::from_secs(10), "only {before}");
             yield_now().await;
             let now = done.load(Ordering::Relaxed);
             // It may be asked for in the middle of a round.
